@@ -20,7 +20,8 @@ export interface Config {
   pgBin: string | undefined
   /** Milliseconds without a byte before a run is ended. */
   stallTimeout: number
-  logLevel: LogLevel
+  /** Undefined: info for the daemon, warn for other commands. */
+  logLevel: LogLevel | undefined
   /** Milliseconds that running work has to finish after SIGTERM. */
   drainTimeout: number
   /** How far back a missed run is made up for, milliseconds. */
@@ -155,7 +156,7 @@ export const readConfig = (env: Environment): Config => {
     listen: value(env, 'BACKUPD_LISTEN') ?? { host: '127.0.0.1', port: 8470 },
     pgBin: value(env, 'BACKUPD_PG_BIN'),
     stallTimeout: value(env, 'BACKUPD_STALL_TIMEOUT') ?? 600_000,
-    logLevel: value(env, 'BACKUPD_LOG_LEVEL') ?? 'info',
+    logLevel: value(env, 'BACKUPD_LOG_LEVEL'),
     drainTimeout: value(env, 'BACKUPD_DRAIN_TIMEOUT') ?? 30_000,
     catchUp: value(env, 'BACKUPD_CATCH_UP') ?? 86_400_000,
     concurrency: value(env, 'BACKUPD_CONCURRENCY') ?? 2,
