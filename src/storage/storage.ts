@@ -79,6 +79,9 @@ export interface Storage {
   close(): Promise<void>
 }
 
+/** What a backend implements. Keys reach it checked; `probe` is made of the other methods, once for all backends. */
+export type StorageAdapter = Omit<Storage, 'probe'>
+
 /** What a backend is opened with besides its own configuration. */
 export interface StorageContext {
   log: Log
@@ -95,9 +98,9 @@ export type Resolved<T, S extends keyof T = never> = Omit<T, S> & { [K in S]: un
 export interface StorageBackend {
   readonly type: BackendType
   /** Shape of `config_data` once references are resolved to text; unknown keys of the sharing application are let through. */
-  readonly configSchema: z.ZodType<Record<string, unknown>>
+  readonly configSchema: z.ZodObject
   /** Fields of it that are secrets: sealed in the catalog, wrapped as `Secret` before `open`. */
   readonly secretFields: readonly string[]
   /** Loads what it needs lazily. Does not have to connect. */
-  open(config: Readonly<Record<string, unknown>>, context: StorageContext): Promise<Storage>
+  open(config: Readonly<Record<string, unknown>>, context: StorageContext): Promise<StorageAdapter>
 }

@@ -1,0 +1,82 @@
+import { throwIfAborted, type BackupdError } from '../errors.js'
+import type { Log } from '../log.js'
+import { retryClock } from './retry.js'
+import { storageError } from './failure.js'
+import { closeIterator, linkedAbort, within } from './wait.js'
+import type { ByteSource } from './storage.js'
+
+/** How long a server may be silent before it counts as gone, milliseconds. Tests shorten it. */
+export const silence = { limit: 60_000 }
+
+export interface Range {
+  /** First byte. */
+  offset: number
+  /** Byte after the last one; undefined: to the end of the object. */
+  end: number | undefined
+}
+
+export interface OpenRange<Tag> {
+  /** The bytes of the range. */
+  body: ByteSource
+  /** Of the whole object, bytes. */
+  size: number
+  /** Says which version of the object this is; given back when the read is resumed. */
+  tag: Tag | undefined
+}
+
+export interface ResumeOptions<Tag> {
+  key: string
+  offset?: number | undefined
+  length?: number | undefined
+  retryFor: number
+  signal: AbortSignal
+  log: Log
+  /** Asks for a range, of the version `tag` when it is given (else fails with `storage.changed`). A range that starts at or after the end gives an empty body. */
+  open(range: Range, tag: Tag | undefined, signal: AbortSignal): Promise<OpenRange<Tag>>
+  /** What the body's stream threw, as one of our errors. */
+  classify(error: unknown, what: string): BackupdError
+}
+
+/**
+ * The bytes of an object, opened again at the offset reached when the connection breaks, the server goes silent, or the body ends
+ * before its time. Never delivers fewer or more bytes than the object has without failing (`storage.incomplete`).
+ */
+export const readWithResume = async function* <Tag>({ key, offset = 0, length, retryFor, signal, log, open, classify }: ResumeOptions<Tag>): AsyncGenerator<Uint8Array, void, undefined> {
+  const what = `read of ${key}`
+  const clock = retryClock({ retryFor, signal, log, what })
+  const wanted = length === undefined ? Infinity : offset + length
+  let position = offset
+  // Known once the storage has told the size.
+  let end: number | undefined
+  let tag: Tag | undefined
+  const silent = (): Error => storageError('storage.timeout', `${what}: nothing came for ${silence.limit / 1000} s`)
+  for (;;) {
+    throwIfAborted(signal)
+    const attempt = linkedAbort(signal)
+    let iterator: AsyncIterator<Uint8Array> | undefined
+    try {
+      const range = { offset: position, end: end ?? (wanted === Infinity ? undefined : wanted) }
+      const opened = await within(open(range, tag, attempt.signal), { signal, ms: silence.limit, timeout: silent })
+      end ??= Math.max(offset, Math.min(opened.size, wanted))
+      tag ??= opened.tag
+      iterator = opened.body[Symbol.asyncIterator]()
+      while (position < end) {
+        const next = await within(iterator.next(), { signal, ms: silence.limit, timeout: silent })
+        if (next.done === true) throw storageError('storage.incomplete', `${what}: ended at byte ${position} of ${end}`)
+        if (next.value.length === 0) continue
+        if (position + next.value.length > end) throw storageError('storage.incomplete', `${what}: more bytes than the object has`)
+        position += next.value.length
+        clock.progress()
+        yield next.value
+      }
+      return
+    } catch (error) {
+      attempt.abort(error)
+      await clock.failed(classify(error, what))
+    } finally {
+      attempt.abort(new Error('the reader is done'))
+      attempt.release()
+      if (iterator !== undefined) closeIterator(iterator)
+    }
+  }
+}

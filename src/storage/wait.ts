@@ -1,0 +1,55 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { abortError } from '../errors.js'
+
+export interface WithinOptions {
+  signal?: AbortSignal
+  /** Milliseconds; without it there is no limit. */
+  ms?: number
+  /** What a run-out of time is thrown as. Needed with `ms`. */
+  timeout?: () => Error
+}
+
+/**
+ * `promise`, unless `signal` aborts or `ms` milliseconds pass first. The work behind the promise goes on, so abort that too;
+ * its late failure is swallowed.
+ */
+export const within = <T>(promise: Promise<T>, { signal, ms, timeout }: WithinOptions): Promise<T> =>
+  new Promise<T>((resolve, reject) => {
+    const onAbort = (): void => settle(() => reject(abortError(signal as AbortSignal)))
+    const timer = ms === undefined ? undefined : setTimeout(() => settle(() => reject(timeout?.() ?? new Error('timed out'))), ms)
+    const settle = (finish: () => void): void => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+      finish()
+    }
+    signal?.addEventListener('abort', onAbort, { once: true })
+    promise.then((value) => settle(() => resolve(value)), (error: unknown) => settle(() => reject(error as Error)))
+    if (signal?.aborted) onAbort()
+  })
+
+/** Waits `ms` milliseconds; throws the signal's reason when it aborts before. */
+export const sleep = async (ms: number, signal: AbortSignal): Promise<void> => {
+  try {
+    await delay(ms, undefined, { signal })
+  } catch {
+    throw abortError(signal)
+  }
+}
+
+/** An abort of our own that also follows `signal`. `release` must be called, or a long-lived signal collects listeners. */
+export const linkedAbort = (signal: AbortSignal): { signal: AbortSignal; abort(reason: unknown): void; release(): void } => {
+  const controller = new AbortController()
+  const follow = (): void => controller.abort(signal.reason)
+  if (signal.aborted) follow()
+  else signal.addEventListener('abort', follow, { once: true })
+  return {
+    signal: controller.signal,
+    abort: (reason) => controller.abort(reason),
+    release: () => signal.removeEventListener('abort', follow),
+  }
+}
+
+/** Tells an iterator that nobody reads on. Not waited for: a generator that is stuck in a read answers only when that ends. */
+export const closeIterator = (iterator: AsyncIterator<unknown>): void => {
+  void iterator.return?.().then(undefined, () => undefined)
+}
