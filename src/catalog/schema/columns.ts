@@ -1,0 +1,22 @@
+import { customType, foreignKey, timestamp, type AnyPgColumn, type ForeignKeyBuilder } from 'drizzle-orm/pg-core'
+
+/**
+ * A JSON column. It is `jsonb` in tables of ours and `json` in tables adopted from the other application; the value goes out as
+ * JSON text, which both take, and comes back parsed by the driver. Its content may be anybody's: parse it, never trust it.
+ */
+export const json = customType<{ data: unknown; driverData: unknown }>({
+  dataType: () => 'jsonb',
+  toDriver: (value) => JSON.stringify(value),
+  fromDriver: (value) => value,
+})
+
+/** A point in time, as a Date. */
+export const instant = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' })
+
+/** A foreign key to the `id` of another table, under the name that PostgreSQL itself gives, as the other application's have. */
+export const references = (
+  table: string, column: AnyPgColumn, id: () => AnyPgColumn, onDelete?: 'cascade',
+): ForeignKeyBuilder => {
+  const key = foreignKey({ name: `${table}_${column.name}_fkey`, columns: [column], foreignColumns: [id()] })
+  return onDelete === undefined ? key : key.onDelete(onDelete)
+}

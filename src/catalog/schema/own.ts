@@ -1,0 +1,39 @@
+import { index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
+import { instant, json } from './columns.js'
+
+/** Databases to back up. `connection` holds `{ url, password? }`, each text, a reference, or sealed. */
+export const backupSources = pgTable('backup_sources', {
+  id: serial('id').primaryKey(),
+  name: varchar('name', { length: 200 }).notNull(),
+  connection: json('connection').notNull(),
+  description: varchar('description', { length: 1000 }),
+  created_at: instant('created_at').notNull().defaultNow(),
+  updated_at: instant('updated_at'),
+}, (table) => [uniqueIndex('ix_backup_sources_name').on(table.name)])
+
+/** Public keys that backups are encrypted to. */
+export const backupKeys = pgTable('backup_keys', {
+  id: serial('id').primaryKey(),
+  name: varchar('name', { length: 200 }).notNull(),
+  recipient: text('recipient').notNull(),
+  fingerprint: varchar('fingerprint', { length: 64 }).notNull(),
+  created_at: instant('created_at').notNull().defaultNow(),
+  retired_at: instant('retired_at'),
+}, (table) => [
+  uniqueIndex('ix_backup_keys_name').on(table.name),
+  uniqueIndex('ix_backup_keys_recipient').on(table.recipient),
+])
+
+/** Processes that take work; a row whose lease has run out is a process that died or froze. */
+export const backupWorkers = pgTable('backup_workers', {
+  id: text('id').primaryKey(),
+  kind: varchar('kind', { length: 20 }).notNull(),
+  host: varchar('host', { length: 255 }).notNull(),
+  pid: integer('pid').notNull(),
+  version: varchar('version', { length: 50 }).notNull(),
+  started_at: instant('started_at').notNull().defaultNow(),
+  heartbeat_at: instant('heartbeat_at').notNull().defaultNow(),
+  lease_expires_at: instant('lease_expires_at').notNull(),
+  state: varchar('state', { length: 20 }).notNull(),
+  details: json('details'),
+}, (table) => [index('ix_backup_workers_lease_expires_at').on(table.lease_expires_at)])
