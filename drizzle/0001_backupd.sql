@@ -139,8 +139,8 @@ DECLARE
 BEGIN
   FOR wanted IN SELECT * FROM (VALUES
     ('backup_executions_source_id_fkey', 'backup_executions', 'source_id', 'backup_sources', 'no action'),
-    ('backup_executions_retry_of_fkey', 'backup_executions', 'retry_of', 'backup_executions', 'no action'),
-    ('backup_executions_copy_of_fkey', 'backup_executions', 'copy_of', 'backup_executions', 'no action'),
+    ('backup_executions_retry_of_fkey', 'backup_executions', 'retry_of', 'backup_executions', 'set null'),
+    ('backup_executions_copy_of_fkey', 'backup_executions', 'copy_of', 'backup_executions', 'set null'),
     ('backup_schedules_source_id_fkey', 'backup_schedules', 'source_id', 'backup_sources', 'no action'),
     ('backup_schedules_copy_to_fkey', 'backup_schedules', 'copy_to', 'storage_backend_configs', 'no action')
   ) AS list (name, table_name, column_name, referenced, on_delete)

@@ -108,8 +108,9 @@ export const backupExecutions = pgTable('backup_executions', {
   uniqueIndex('ix_backup_executions_tick').on(table.schedule_id, table.scheduled_for, table.attempt)
     .where(sql`scheduled_for IS NOT NULL AND attempt IS NOT NULL AND copy_of IS NULL`),
   references('backup_executions', table.source_id, () => backupSources.id),
-  references('backup_executions', table.retry_of, () => table.id),
-  references('backup_executions', table.copy_of, () => table.id),
+  // A copy outlives its original, and then is the backup.
+  references('backup_executions', table.retry_of, () => table.id, 'set null'),
+  references('backup_executions', table.copy_of, () => table.id, 'set null'),
 ])
 
 export const recoveryExecutions = pgTable('recovery_executions', {

@@ -15,7 +15,7 @@ export const instant = (name: string) => timestamp(name, { withTimezone: true, m
 
 /** A foreign key to the `id` of another table, under the name that PostgreSQL itself gives, as the other application's have. */
 export const references = (
-  table: string, column: AnyPgColumn, id: () => AnyPgColumn, onDelete?: 'cascade',
+  table: string, column: AnyPgColumn, id: () => AnyPgColumn, onDelete?: 'cascade' | 'set null',
 ): ForeignKeyBuilder => {
   const key = foreignKey({ name: `${table}_${column.name}_fkey`, columns: [column], foreignColumns: [id()] })
   return onDelete === undefined ? key : key.onDelete(onDelete)

@@ -1,0 +1,90 @@
+import { and, desc, eq, inArray, isNull, sql } from 'drizzle-orm'
+import type { Db } from './connect.js'
+import { backupExecutions, backupSchedules, recoveryExecutions } from './schema.js'
+import { clock } from './leases.js'
+import { goodExecutionStatuses, type ExecutionStatus } from './statuses.js'
+
+export type Execution = typeof backupExecutions.$inferSelect
+export type NewExecution = typeof backupExecutions.$inferInsert
+
+const newestFirst = [desc(backupExecutions.started_at), desc(backupExecutions.id)]
+
+export const executionById = async (db: Db, id: number): Promise<Execution | undefined> =>
+  (await db.select().from(backupExecutions).where(eq(backupExecutions.id, id)))[0]
+
+/** The newest execution of a schedule that is a good backup, or with `anyStatus` the newest of all. */
+export const latestExecution = async (db: Db, schedule: string, { anyStatus = false } = {}): Promise<Execution | undefined> =>
+  (await db.select({ execution: backupExecutions }).from(backupExecutions)
+    .innerJoin(backupSchedules, eq(backupSchedules.id, backupExecutions.schedule_id))
+    .where(and(
+      eq(backupSchedules.name, schedule),
+      isNull(backupExecutions.copy_of),
+      anyStatus ? undefined : inArray(backupExecutions.status, [...goodExecutionStatuses]),
+    ))
+    .orderBy(...newestFirst).limit(1))[0]?.execution
+
+/** The execution that `ref` means: a number, a backup_id, or `latest:SCHEDULE`. */
+export const findExecution = async (db: Db, ref: string | number, options: { anyStatus?: boolean } = {}): Promise<Execution | undefined> => {
+  const text = String(ref)
+  if (text.startsWith('latest:')) return latestExecution(db, text.slice('latest:'.length), options)
+  // Beyond the column's range there is nothing to find, and the server would call it an error.
+  if (/^\d+$/.test(text)) return Number(text) > 2_147_483_647 ? undefined : executionById(db, Number(text))
+  return (await db.select().from(backupExecutions).where(eq(backupExecutions.backup_id, text)))[0]
+}
+
+export interface ExecutionFilter {
+  /** Id of the schedule. */
+  schedule?: number
+  storage?: number
+  source?: number
+  status?: readonly ExecutionStatus[]
+  limit?: number
+}
+
+/** Executions, newest first. */
+export const listExecutions = (db: Db, { schedule, storage, source, status, limit = 50 }: ExecutionFilter = {}): Promise<Execution[]> =>
+  db.select().from(backupExecutions)
+    .where(and(
+      schedule === undefined ? undefined : eq(backupExecutions.schedule_id, schedule),
+      storage === undefined ? undefined : eq(backupExecutions.storage_backend_id, storage),
+      source === undefined ? undefined : eq(backupExecutions.source_id, source),
+      status === undefined ? undefined : inArray(backupExecutions.status, [...status]),
+    ))
+    .orderBy(...newestFirst)
+    .limit(limit)
+
+export type Enqueued = Omit<NewExecution, 'status' | 'started_at' | 'included_components'> & Partial<Pick<NewExecution, 'included_components'>>
+
+/**
+ * Puts an execution into the queue as `pending`, attempt 1 unless told otherwise. Undefined when the schedule has a live one, or this
+ * tick and attempt is there already.
+ */
+export const enqueue = async (db: Db, execution: Enqueued): Promise<Execution | undefined> =>
+  (await db.insert(backupExecutions)
+    // When it was queued, until it is claimed: the column must not be empty.
+    .values({ included_components: [], attempt: 1, ...execution, status: 'pending', started_at: sql`clock_timestamp()` })
+    .onConflictDoNothing()
+    .returning())[0]
+
+/** Changes columns without a worker's guard, for what is no part of a run: verification results, warnings added later. */
+export const updateExecution = async (db: Db, id: number, set: Partial<NewExecution>): Promise<Execution | undefined> =>
+  (await db.update(backupExecutions).set({ ...set, updated_at: clock }).where(eq(backupExecutions.id, id)).returning())[0]
+
+/** Asks for an execution to be cancelled; one that nobody has begun is cancelled at once. Undefined when it has ended. */
+export const requestCancel = async (db: Db, id: number): Promise<Execution | undefined> => {
+  const [waiting] = await db.update(backupExecutions)
+    .set({ status: 'cancelled', cancel_requested_at: clock, completed_at: clock, updated_at: clock, error_message: 'cancelled before it began' })
+    .where(and(eq(backupExecutions.id, id), inArray(backupExecutions.status, ['pending', 'scheduled'])))
+    .returning()
+  if (waiting !== undefined) return waiting
+  return (await db.update(backupExecutions).set({ cancel_requested_at: clock, updated_at: clock })
+    .where(and(eq(backupExecutions.id, id), inArray(backupExecutions.status, ['running', 'verifying'])))
+    .returning())[0]
+}
+
+/** Removes the record of an execution whose objects are gone; recoveries from it keep its `source_backup_id`. */
+export const removeExecution = (db: Db, id: number): Promise<Execution | undefined> =>
+  db.transaction(async (tx) => {
+    await tx.update(recoveryExecutions).set({ backup_execution_id: null }).where(eq(recoveryExecutions.backup_execution_id, id))
+    return (await tx.delete(backupExecutions).where(eq(backupExecutions.id, id)).returning())[0]
+  })
