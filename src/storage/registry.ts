@@ -5,11 +5,15 @@ import { storageError } from './failure.js'
 import { localBackend } from './local.js'
 import { checkKey, checkListPrefix } from './prefix.js'
 import { probeStorage } from './probe.js'
+import { s3Backend } from './s3.js'
+import { sftpBackend } from './sftp.js'
 import { backendTypes, type BackendType, type Storage, type StorageAdapter, type StorageBackend, type StorageContext } from './storage.js'
 
 /** Every kind of storage: one line each. */
 export const storageBackends = {
   local: localBackend,
+  aws_s3: s3Backend,
+  sftp: sftpBackend,
 } satisfies Partial<Record<BackendType, StorageBackend>>
 
 // A probe asks whether it works now; retrying for a quarter of an hour would only hide the answer.
