@@ -1,12 +1,19 @@
 import { customType, foreignKey, timestamp, type AnyPgColumn, type ForeignKeyBuilder } from 'drizzle-orm/pg-core'
 
+// PostgreSQL takes neither NUL nor half a surrogate pair in JSON text, and a program's error output may hold either.
+const storable = (_key: string, value: unknown): unknown =>
+  typeof value === 'string' ? value.replace(/\0/g, '').replace(/\p{Surrogate}/gu, '\ufffd') : value
+
+/** JSON text of a value that any JSON column takes. */
+export const jsonText = (value: unknown): string => JSON.stringify(value, storable)
+
 /**
  * A JSON column. It is `jsonb` in tables of ours and `json` in tables adopted from the other application; the value goes out as
  * JSON text, which both take, and comes back parsed by the driver. Its content may be anybody's: parse it, never trust it.
  */
 export const json = customType<{ data: unknown; driverData: unknown }>({
   dataType: () => 'jsonb',
-  toDriver: (value) => JSON.stringify(value),
+  toDriver: jsonText,
   fromDriver: (value) => value,
 })
 

@@ -1,4 +1,4 @@
-import { index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
+import { bigint, index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
 import { instant, json } from './columns.js'
 
 /** Databases to back up. `connection` holds `{ url, password? }`, each text, a reference, or sealed. */
@@ -37,3 +37,11 @@ export const backupWorkers = pgTable('backup_workers', {
   state: varchar('state', { length: 20 }).notNull(),
   details: json('details'),
 }, (table) => [index('ix_backup_workers_lease_expires_at').on(table.lease_expires_at)])
+
+/** Where the chain of the audit trail ends: one row, so that the removal of the newest entries shows too. */
+export const backupAuditChain = pgTable('backup_audit_chain', {
+  id: integer('id').primaryKey(),
+  seq: bigint('seq', { mode: 'number' }).notNull(),
+  hash: varchar('hash', { length: 64 }).notNull(),
+  updated_at: instant('updated_at').notNull().defaultNow(),
+})
