@@ -32,6 +32,7 @@ export const failureClasses = {
   'storage.incomplete': { retryable: true, hint: 'The storage delivered or kept other bytes than it was asked for; try again, and look at the network and the server.' },
   'storage.checksum': { retryable: true, hint: 'The bytes were changed on their way; look at the network and at the memory and disks of the server.' },
   'storage.locked': { retryable: false, hint: 'The object is under a retention lock or legal hold; it can be removed after that has ended.' },
+  'storage.archived': { retryable: false, hint: 'The object lies in an archive tier: have the service restore it first, then try again.' },
   'storage.too_large': { retryable: false, hint: 'The object is larger than the storage allows; back up with several parts, or exclude something.' },
   'storage.key_invalid': { retryable: false, hint: 'Use a relative name without empty, “.” or “..” parts and without control characters.' },
   'storage.config_invalid': { retryable: false, kind: 'configuration', hint: 'Correct the configuration of the storage; docs/storage.md lists the keys of each type.' },

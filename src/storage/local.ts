@@ -11,7 +11,7 @@ import { partialFolder } from './prefix.js'
 import type { ByteSource, ReadOptions, StorageAdapter, StorageBackend, StorageContext, StoredObject, SweepReport, WriteOptions } from './storage.js'
 import { closeIterator, within } from './wait.js'
 
-const configSchema = z.looseObject({
+const configSchema = z.object({
   /** Absolute; created when missing. */
   base_path: text.refine((value) => value.startsWith('/') && !value.includes('\0'), 'an absolute path'),
   /** Refuse to write unless base_path is on another file system than `/`, so that a disk that was not mounted is noticed instead of filling the root. */
