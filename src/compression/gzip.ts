@@ -1,6 +1,6 @@
 import { createGunzip, gzip as gzipCallback } from 'node:zlib'
 import { promisify } from 'node:util'
-import { abortable } from '../bytes.js'
+import { abortable } from '../storage/bytes.js'
 import type { ByteSource } from '../storage/storage.js'
 import type { Codec } from './codec.js'
 import { corrupt } from './errors.js'

@@ -1,4 +1,4 @@
-import { abortable } from '../bytes.js'
+import { abortable } from '../storage/bytes.js'
 import type { Codec } from './codec.js'
 import { checkedLevel } from './levels.js'
 

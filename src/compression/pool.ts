@@ -1,13 +1,17 @@
 import { Worker } from 'node:worker_threads'
-import { asBuffer } from '../bytes.js'
+import { asBuffer } from '../storage/bytes.js'
 import { BackupdError, messageOf } from '../errors.js'
-import type { Job } from './jobs.js'
-import type { Answer } from './jobs-thread.js'
+import type { Answer } from './thread.js'
+
+/** What a thread is asked for, whatever else it has to know. */
+export interface Job {
+  bytes: Uint8Array
+}
 
 /** Threads that do jobs, each one at a time, in the order they were asked for. */
-export interface Pool {
+export interface Pool<J extends Job> {
   /** Takes the job's bytes away from the caller where they fill their whole ArrayBuffer, and copies them otherwise. */
-  run(job: Job): Promise<Buffer>
+  run(job: J): Promise<Buffer>
   /** Ends the threads; jobs that are not done fail. */
   close(): Promise<void>
 }
@@ -24,8 +28,8 @@ const threadFailed = (why: string): BackupdError =>
 const transferable = ({ bytes }: Job): ArrayBuffer[] =>
   bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength && bytes.byteLength > 0 ? [bytes.buffer] : []
 
-/** A pool of at most `size` threads, each started when there is work for it. */
-export const createPool = (size: number): Pool => {
+/** A pool of at most `size` threads that run the module `script`, each started when there is work for it. */
+export const createPool = <J extends Job>(size: number, script: URL): Pool<J> => {
   const queue: Waiting[] = []
   const idle: Worker[] = []
   const busy = new Map<Worker, Waiting | undefined>()
@@ -54,7 +58,7 @@ export const createPool = (size: number): Pool => {
   }
 
   const start = (): void => {
-    const worker = new Worker(new URL('./jobs-thread.js', import.meta.url))
+    const worker = new Worker(script)
     busy.set(worker, undefined)
     worker.on('message', ({ bytes, error }: Answer) => {
       const done = busy.get(worker)

@@ -1,4 +1,4 @@
-import { compressionTypes, type Codec, type CompressionType } from './codec.js'
+import type { Codec, CompressionType } from './codec.js'
 import { gzip } from './gzip.js'
 import { lz4 } from './lz4.js'
 import { none } from './none.js'
@@ -10,6 +10,5 @@ export const codecs = { none, gzip, lz4, zstd } as const satisfies Record<Compre
 /** The codec that the name of a part tells by its suffix, with or without `.age` behind it. */
 export const codecForKey = (key: string): Codec => {
   const name = key.replace(/\.age$/, '')
-  const type = compressionTypes.find((candidate) => codecs[candidate].suffix !== '' && name.endsWith(codecs[candidate].suffix))
-  return codecs[type ?? 'none']
+  return Object.values(codecs).find(({ suffix }) => suffix !== '' && name.endsWith(suffix)) ?? codecs.none
 }

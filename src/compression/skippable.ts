@@ -1,4 +1,4 @@
-import type { ByteReader } from '../bytes.js'
+import type { ByteReader } from '../storage/bytes.js'
 
 /** Zstandard and LZ4 share this: magic numbers 0x184D2A50 to 0x184D2A5F begin a frame of user data that decoders skip. Says whether `magic` was one, and skips it. */
 export const skippable = async (

@@ -1,4 +1,4 @@
-import type { ByteReader } from '../bytes.js'
+import type { ByteReader } from '../storage/bytes.js'
 
 // The Zstandard frame format: RFC 8878, section 3.1.1. Only lengths are read here; the content is for zstd.
 export const MAGIC = 0xfd2fb528

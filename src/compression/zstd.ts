@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { abortable, createReader, type ByteReader } from '../bytes.js'
+import { abortable, createReader, type ByteReader } from '../storage/bytes.js'
 import type { ByteSource } from '../storage/storage.js'
 import type { Codec } from './codec.js'
 import { corrupt } from './errors.js'
@@ -9,12 +9,14 @@ import { skippable } from './skippable.js'
 import { throughTransform } from './transform.js'
 import { MAGIC, readBlocks, readStart } from './zstd-frame.js'
 import { zstdNative } from './zstd-native.js'
+import type { ZstdJob } from './zstd-thread.js'
 import { loadZstdWasm } from './zstd-wasm.js'
 
 /** Frames up to this many plain bytes are decompressed whole and side by side; larger ones, as the `zstd` command makes, piece by piece. */
 const WHOLE = 8 * 1024 * 1024
 /** Frames in flight when reading: one ahead of the threads. */
 const READ_WINDOW = Math.min(4, availableParallelism() + 1)
+const threadScript = new URL('./zstd-thread.js', import.meta.url)
 
 const damaged = (why: string, cause?: unknown): Error => corrupt('zstd', why, cause)
 
@@ -64,9 +66,9 @@ const frameDecoder = (): FrameDecoder => {
       close: () => Promise.resolve(),
     }
   }
-  const pool = createPool(READ_WINDOW - 1)
+  const pool = createPool<ZstdJob>(READ_WINDOW - 1, threadScript)
   return {
-    whole: (bytes, size) => pool.run({ kind: 'zstd.decompress', size, bytes }).catch((error: unknown) => Promise.reject(refused(error))),
+    whole: (bytes, size) => pool.run({ size, bytes }).catch((error: unknown) => Promise.reject(refused(error))),
     pieces: wasmPieces,
     close: () => pool.close(),
   }
@@ -127,8 +129,8 @@ export const zstd: Codec = {
     const level = checkedLevel(zstd, wanted)
     const native = zstdNative
     if (native !== undefined) return { compress: (frame) => native.compress(frame, level), close: () => Promise.resolve() }
-    const pool = createPool(concurrency)
-    return { compress: (bytes) => pool.run({ kind: 'zstd.compress', level, bytes }), close: () => pool.close() }
+    const pool = createPool<ZstdJob>(concurrency, threadScript)
+    return { compress: (bytes) => pool.run({ level, bytes }), close: () => pool.close() }
   },
   decompress: (source, { signal }) => decompress(source, signal),
 }

@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
 import { Decrypter, Encrypter } from 'age-encryption'
-import { abortable, asBuffer, createReader, type ByteReader } from '../bytes.js'
+import { abortable, asBuffer, createReader, type ByteReader } from '../storage/bytes.js'
 import { BackupdError, messageOf } from '../errors.js'
 import type { Secret } from '../secret.js'
 import type { ByteSource } from '../storage/storage.js'

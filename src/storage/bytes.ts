@@ -1,5 +1,5 @@
-import { abortError, throwIfAborted } from './errors.js'
-import type { ByteSource } from './storage/storage.js'
+import { abortError, throwIfAborted } from '../errors.js'
+import type { ByteSource } from './storage.js'
 
 /** The same bytes as a Buffer, without a copy. */
 export const asBuffer = (bytes: Uint8Array): Buffer =>
