@@ -62,8 +62,8 @@ COPY --from=build /build/dist /app/dist
 COPY package.json LICENSE /app/
 COPY drizzle /app/drizzle
 # A user that no other program runs as, a state directory that belongs to it, and a proof that every program finds its libraries.
-RUN groupadd --system --gid 8470 backupd \
-    && useradd --system --uid 8470 --gid backupd --home-dir /var/lib/backupd --shell /usr/sbin/nologin backupd \
+RUN groupadd --gid 8470 backupd \
+    && useradd --uid 8470 --gid backupd --home-dir /var/lib/backupd --no-create-home --shell /usr/sbin/nologin backupd \
     && install -d -o backupd -g backupd -m 0700 /var/lib/backupd /backups \
     && ln -s /app/dist/main.js /usr/local/bin/backupd \
     && for program in /usr/lib/postgresql/*/bin/*; do "${program}" --version || exit 1; done \
