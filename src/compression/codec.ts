@@ -5,6 +5,7 @@ export type CompressionType = (typeof compressionTypes)[number]
 
 /** Turns one frame of plain bytes (at most 4 MiB) into one complete gzip member, LZ4 frame or Zstandard frame. Calls may run concurrently. */
 export interface FrameCompressor {
+  /** The frame must not change until the result is there, and may be used again then, unless the result is the frame itself. */
   compress(frame: Buffer): Promise<Buffer>
   /** Ends its threads, if it has any. */
   close(): Promise<void>

@@ -14,10 +14,15 @@ const HEADER = 15
 const DENSE_FROM = 3
 const sizesOfBlocks: Record<number, number> = { 4: 64 * 1024, 5: 256 * 1024, 6: 1024 * 1024, 7: 4 * 1024 * 1024 }
 
-/** One complete LZ4 frame, with content size and checksum, of at most 4 MiB of plain bytes. */
-export const encodeFrame = (lz4: Lz4Native, checksum: (bytes: Uint8Array) => number, plain: Uint8Array, level: number): Uint8Array => {
-  const room = lz4.encodeBound(plain.length)
-  const frame = Buffer.allocUnsafeSlow(HEADER + 4 + room + 8)
+/** Most bytes that a block of `size` plain bytes takes, as in lz4.h. */
+const blockBound = (size: number): number => size + Math.floor(size / 255) + 16
+
+/** Most bytes that a frame of `size` plain bytes takes while it is made. */
+export const frameBound = (size: number): number => HEADER + 4 + blockBound(size) + 8
+
+/** Writes one complete LZ4 frame, with content size and checksum, of at most 4 MiB of plain bytes; gives its length. `frame` has room for `frameBound`. */
+export const encodeFrame = (lz4: Lz4Native, checksum: (bytes: Uint8Array) => number, plain: Uint8Array, frame: Buffer, level: number): number => {
+  const room = blockBound(plain.length)
   frame.writeUInt32LE(MAGIC, 0)
   frame[4] = VERSION_1 | INDEPENDENT | CONTENT_SIZE | CONTENT_CHECKSUM
   frame[5] = LARGEST_BLOCKS << 4
@@ -35,7 +40,7 @@ export const encodeFrame = (lz4: Lz4Native, checksum: (bytes: Uint8Array) => num
   }
   frame.writeUInt32LE(0, at)
   frame.writeUInt32LE(checksum(plain), at + 4)
-  return frame.subarray(0, at + 8)
+  return at + 8
 }
 
 /** What the header of a frame says. */

@@ -3,7 +3,6 @@ import { unavailable } from './errors.js'
 
 /** What is used of the optional package `lz4`. Sizes are bytes; 0 is a block that did not fit. */
 export interface Lz4Native {
-  encodeBound(size: number): number
   encodeBlock(input: Uint8Array, output: Uint8Array): number
   decodeBlock(input: Uint8Array, output: Uint8Array): number
   utils: { bindings: { compressHCLimited(input: Uint8Array, output: Uint8Array, size: number, level: number): number } }

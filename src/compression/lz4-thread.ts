@@ -3,9 +3,7 @@ import { loadLz4 } from './lz4-native.js'
 import { serve } from './thread.js'
 import { xxh32 } from './xxhash32.js'
 
-export interface Lz4Job {
-  level: number
-  bytes: Uint8Array
-}
+/** A level to compress a frame with. */
+export type Lz4Work = number
 
-serve(async ({ bytes, level }: Lz4Job) => encodeFrame(await loadLz4(), xxh32, bytes, level))
+serve<Lz4Work>(async (level, input, output) => encodeFrame(await loadLz4(), xxh32, input, output, level))

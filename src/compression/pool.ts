@@ -1,90 +1,96 @@
+import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
-import { asBuffer } from '../storage/bytes.js'
 import { BackupdError, messageOf } from '../errors.js'
-import type { Answer } from './thread.js'
+import type { Answer, Order } from './thread.js'
 
-/** What a thread is asked for, whatever else it has to know. */
-export interface Job {
-  bytes: Uint8Array
+/** One thing to do: `work` says what, as the thread script understands it; `input` is copied, and the result is at most `room` bytes. */
+export interface Job<W> {
+  work: W
+  input: Uint8Array
+  room: number
 }
 
-/** Threads that do jobs, each one at a time, in the order they were asked for. */
-export interface Pool<J extends Job> {
-  /** Takes the job's bytes away from the caller where they fill their whole ArrayBuffer, and copies them otherwise. */
-  run(job: J): Promise<Buffer>
+/** Threads that do jobs, each one at a time, started in the order they were asked for. */
+export interface Pool<W> {
+  run(job: Job<W>): Promise<Buffer>
   /** Ends the threads; jobs that are not done fail. */
   close(): Promise<void>
 }
 
-interface Waiting {
-  job: Job
+interface Waiting<W> extends Job<W> {
   resolve: (bytes: Buffer) => void
   reject: (error: unknown) => void
+}
+
+/** A thread with the memory that it shares with us. Kept from job to job: handing buffers over leaves garbage that threads are slow to collect. */
+interface Slot<W> {
+  worker: Worker
+  input: Uint8Array
+  output: Uint8Array
+  current: Waiting<W> | undefined
 }
 
 const threadFailed = (why: string): BackupdError =>
   new BackupdError('compression.thread', `a compression thread ended: ${why}`, { retryable: true })
 
-const transferable = ({ bytes }: Job): ArrayBuffer[] =>
-  bytes.buffer instanceof ArrayBuffer && bytes.byteLength === bytes.buffer.byteLength && bytes.byteLength > 0 ? [bytes.buffer] : []
+const withRoom = (memory: Uint8Array, room: number): Uint8Array =>
+  memory.length >= room ? memory : new Uint8Array(new SharedArrayBuffer(room))
 
-/** A pool of at most `size` threads that run the module `script`, each started when there is work for it. */
-export const createPool = <J extends Job>(size: number, script: URL): Pool<J> => {
-  const queue: Waiting[] = []
-  const idle: Worker[] = []
-  const busy = new Map<Worker, Waiting | undefined>()
+/** A pool of threads that run the module `script`, each started when there is work for it; as many as `concurrency` and the processor allow. */
+export const createPool = <W>(concurrency: number, script: URL): Pool<W> => {
+  const size = Math.max(1, Math.min(concurrency, availableParallelism()))
+  const queue: Waiting<W>[] = []
+  const slots = new Set<Slot<W>>()
   let closed = false
 
-  const take = (worker: Worker): void => {
-    const next = queue.shift()
-    if (next === undefined) {
-      idle.push(worker)
+  const next = (slot: Slot<W>): void => {
+    slot.current = queue.shift()
+    if (slot.current === undefined) {
       // A pool that somebody forgot to close does not keep the process alive; waiting jobs do.
-      worker.unref()
+      slot.worker.unref()
       return
     }
-    busy.set(worker, next)
-    worker.ref()
-    worker.postMessage(next.job, transferable(next.job))
+    const { work, input, room } = slot.current
+    slot.input = withRoom(slot.input, input.length)
+    slot.output = withRoom(slot.output, room)
+    slot.input.set(input)
+    slot.worker.ref()
+    slot.worker.postMessage({ work, input: slot.input, length: input.length, output: slot.output } satisfies Order<W>)
   }
 
-  const lost = (worker: Worker, why: string): void => {
-    const current = busy.get(worker)
-    if (!busy.delete(worker)) return
-    const at = idle.indexOf(worker)
-    if (at >= 0) idle.splice(at, 1)
-    current?.reject(threadFailed(why))
+  const lost = (slot: Slot<W>, why: string): void => {
+    if (!slots.delete(slot)) return
+    slot.current?.reject(threadFailed(why))
     if (queue.length > 0 && !closed) start()
   }
 
   const start = (): void => {
     const worker = new Worker(script)
-    busy.set(worker, undefined)
-    worker.on('message', ({ bytes, error }: Answer) => {
-      const done = busy.get(worker)
-      busy.set(worker, undefined)
-      if (bytes === undefined) done?.reject(new Error(error))
-      else done?.resolve(asBuffer(bytes))
-      take(worker)
+    const slot: Slot<W> = { worker, input: new Uint8Array(), output: new Uint8Array(), current: undefined }
+    slots.add(slot)
+    worker.on('message', (answer: Answer) => {
+      if ('error' in answer) slot.current?.reject(new Error(answer.error))
+      else slot.current?.resolve(Buffer.from(slot.output.subarray(0, answer.length)))
+      next(slot)
     })
-    worker.on('error', (error) => lost(worker, messageOf(error)))
-    worker.on('exit', (code) => lost(worker, `exit code ${code}`))
-    take(worker)
+    worker.on('error', (error) => lost(slot, messageOf(error)))
+    worker.on('exit', (code) => lost(slot, `exit code ${code}`))
+    next(slot)
   }
 
   return {
     run: (job) =>
       new Promise((resolve, reject) => {
         if (closed) return reject(threadFailed('the pool is closed'))
-        queue.push({ job, resolve, reject })
-        const worker = idle.pop()
-        if (worker !== undefined) take(worker)
-        else if (busy.size < size) start()
+        queue.push({ ...job, resolve, reject })
+        const idle = [...slots].find(({ current }) => current === undefined)
+        if (idle !== undefined) next(idle)
+        else if (slots.size < size) start()
       }),
     close: async () => {
       closed = true
       for (const { reject } of queue.splice(0)) reject(threadFailed('the pool was closed'))
-      await Promise.all([...busy.keys()].map((worker) => worker.terminate()))
+      await Promise.all([...slots].map(({ worker }) => worker.terminate()))
     },
   }
 }

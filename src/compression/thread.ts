@@ -1,19 +1,24 @@
 import { parentPort } from 'node:worker_threads'
 import { messageOf } from '../errors.js'
 
-/** An answer of a thread; `error` is set when the job failed. */
-export interface Answer {
-  bytes?: Uint8Array
-  error?: string
+/** What a pool sends to a thread. Both buffers are shared memory. */
+export interface Order<W> {
+  work: W
+  input: Uint8Array
+  /** Bytes of `input` that count. */
+  length: number
+  output: Uint8Array
 }
 
-/** Does the jobs that a pool sends to this thread, one after the other. The bytes that `work` gives must fill an ArrayBuffer of their own. */
-export const serve = <J>(work: (job: J) => Promise<Uint8Array>): void => {
+/** What a thread sends back: how many bytes it wrote to `output`, or why it could not. */
+export type Answer = { length: number } | { error: string }
+
+/** Does the jobs that a pool sends to this thread, one after the other; `perform` writes to `output` and gives the number of bytes. */
+export const serve = <W>(perform: (work: W, input: Buffer, output: Buffer) => Promise<number>): void => {
   const port = parentPort
-  port?.on('message', (job: J) => {
-    work(job).then(
-      // Handed over, not copied: the thread has no further use for it.
-      (bytes) => port.postMessage({ bytes } satisfies Answer, [bytes.buffer as ArrayBuffer]),
+  port?.on('message', ({ work, input, length, output }: Order<W>) => {
+    perform(work, Buffer.from(input.buffer, 0, length), Buffer.from(output.buffer)).then(
+      (written) => port.postMessage({ length: written } satisfies Answer),
       (error: unknown) => port.postMessage({ error: messageOf(error) } satisfies Answer),
     )
   })

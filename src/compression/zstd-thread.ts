@@ -1,10 +1,10 @@
 import { serve } from './thread.js'
 import { loadZstdWasm } from './zstd-wasm.js'
 
-/** With `level`, plain bytes to compress; with `size`, one whole frame of that many plain bytes to decompress. */
-export type ZstdJob = { bytes: Uint8Array } & ({ level: number } | { size: number })
+/** A level to compress with, or the plain size of the one whole frame to decompress. */
+export type ZstdWork = { level: number } | { size: number }
 
-serve(async (job: ZstdJob) => {
+serve<ZstdWork>(async (work, input, output) => {
   const zstd = await loadZstdWasm()
-  return 'level' in job ? zstd.compress(job.bytes, job.level) : zstd.decompress(job.bytes, job.size)
+  return 'level' in work ? zstd.compress(input, output, work.level) : zstd.decompress(input, output, work.size)
 })

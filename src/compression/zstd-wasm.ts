@@ -13,7 +13,6 @@ interface ZstdStream {
 interface Binding {
   VectorU8: new () => Vector
   ZstdCodec: new () => {
-    compressBound(size: number): number
     compress(target: Vector, source: Vector, level: number): number
     decompress(target: Vector, source: Vector): number
   }
@@ -32,11 +31,16 @@ export interface ZstdWasmStream {
 
 /** Zstandard in WebAssembly, for a Node whose zlib has none. Its calls hold up the thread they run on. */
 export interface ZstdWasm {
-  compress(plain: Uint8Array, level: number): Uint8Array
-  /** One whole frame of `size` plain bytes. */
-  decompress(frame: Uint8Array, size: number): Uint8Array
+  /** Writes one frame to `output`, which has room for `compressBound`; gives its length. */
+  compress(plain: Uint8Array, output: Uint8Array, level: number): number
+  /** Writes the `size` plain bytes of one whole frame to `output`; gives `size`. */
+  decompress(frame: Uint8Array, output: Uint8Array, size: number): number
   stream(): ZstdWasmStream
 }
+
+/** Most bytes that a frame of `size` plain bytes takes: ZSTD_COMPRESSBOUND of zstd.h. */
+export const compressBound = (size: number): number =>
+  size + (size >> 8) + (size < 128 * 1024 ? (128 * 1024 - size) >> 11 : 0)
 
 const load = async (): Promise<ZstdWasm> => {
   const require = createRequire(import.meta.url)
@@ -49,19 +53,20 @@ const load = async (): Promise<ZstdWasm> => {
   // Kept from call to call, so that the module's memory does not grow with every frame. The target only ever grows.
   const source = new binding.VectorU8()
   const target = new binding.VectorU8()
-  const run = (bytes: Uint8Array, room: number, call: () => number): Uint8Array => {
-    binding.cloneToVector(source, bytes)
+  const run = (input: Uint8Array, output: Uint8Array, room: number, call: () => number): number => {
+    binding.cloneToVector(source, input)
     if (target.size() < room) target.resize(room, 0)
     const length = call()
     if (length < 0) throw new Error('zstd refused the data')
-    return binding.toTypedArrayView(target).slice(0, length)
+    output.set(binding.toTypedArrayView(target).subarray(0, length))
+    return length
   }
   return {
-    compress: (plain, level) => run(plain, codec.compressBound(plain.length), () => codec.compress(target, source, level)),
-    decompress: (frame, size) => {
-      const plain = run(frame, size, () => codec.decompress(target, source))
-      if (plain.length !== size) throw new Error(`${plain.length} bytes came out where the frame says ${size}`)
-      return plain
+    compress: (plain, output, level) => run(plain, output, compressBound(plain.length), () => codec.compress(target, source, level)),
+    decompress: (frame, output, size) => {
+      const length = run(frame, output, size, () => codec.decompress(target, source))
+      if (length !== size) throw new Error(`${length} bytes came out where the frame says ${size}`)
+      return length
     },
     stream: () => {
       const stream = new binding.ZstdDecompressStreamBinding()

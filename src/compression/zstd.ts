@@ -9,8 +9,8 @@ import { skippable } from './skippable.js'
 import { throughTransform } from './transform.js'
 import { MAGIC, readBlocks, readStart } from './zstd-frame.js'
 import { zstdNative } from './zstd-native.js'
-import type { ZstdJob } from './zstd-thread.js'
-import { loadZstdWasm } from './zstd-wasm.js'
+import type { ZstdWork } from './zstd-thread.js'
+import { compressBound, loadZstdWasm } from './zstd-wasm.js'
 
 /** Frames up to this many plain bytes are decompressed whole and side by side; larger ones, as the `zstd` command makes, piece by piece. */
 const WHOLE = 8 * 1024 * 1024
@@ -66,9 +66,9 @@ const frameDecoder = (): FrameDecoder => {
       close: () => Promise.resolve(),
     }
   }
-  const pool = createPool<ZstdJob>(READ_WINDOW - 1, threadScript)
+  const pool = createPool<ZstdWork>(READ_WINDOW - 1, threadScript)
   return {
-    whole: (bytes, size) => pool.run({ size, bytes }).catch((error: unknown) => Promise.reject(refused(error))),
+    whole: (bytes, size) => pool.run({ work: { size }, input: bytes, room: size }).catch((error: unknown) => Promise.reject(refused(error))),
     pieces: wasmPieces,
     close: () => pool.close(),
   }
@@ -129,8 +129,8 @@ export const zstd: Codec = {
     const level = checkedLevel(zstd, wanted)
     const native = zstdNative
     if (native !== undefined) return { compress: (frame) => native.compress(frame, level), close: () => Promise.resolve() }
-    const pool = createPool<ZstdJob>(concurrency, threadScript)
-    return { compress: (bytes) => pool.run({ level, bytes }), close: () => pool.close() }
+    const pool = createPool<ZstdWork>(concurrency, threadScript)
+    return { compress: (bytes) => pool.run({ work: { level }, input: bytes, room: compressBound(bytes.length) }), close: () => pool.close() }
   },
   decompress: (source, { signal }) => decompress(source, signal),
 }

@@ -8,23 +8,24 @@ export const FRAME_SIZE = 4 * 1024 * 1024
 /** Frames in flight at once: two for two threads, and one that is filled meanwhile. */
 export const FRAME_WINDOW = 3
 
-/** Cuts `source` into buffers of exactly `size` bytes, the last one shorter, each with memory of its own that the receiver may give away. */
-export async function* frames(source: ByteSource, size: number = FRAME_SIZE): AsyncGenerator<Buffer, void, void> {
-  let frame = Buffer.allocUnsafeSlow(size)
+/** Cuts `source` into buffers of exactly `size` bytes, the last one shorter. Memory is taken from `free` while there is some. */
+export async function* frames(source: ByteSource, size: number = FRAME_SIZE, free: Buffer[] = []): AsyncGenerator<Buffer, void, void> {
+  let frame: Buffer | undefined
   let filled = 0
   for await (const bytes of source) {
     const chunk = asBuffer(bytes)
     for (let from = 0; from < chunk.length; ) {
+      frame ??= free.pop() ?? Buffer.allocUnsafeSlow(size)
       const copied = chunk.copy(frame, filled, from)
       from += copied
       filled += copied
       if (filled < size) continue
       yield frame
-      frame = Buffer.allocUnsafeSlow(size)
+      frame = undefined
       filled = 0
     }
   }
-  if (filled > 0) yield frame.subarray(0, filled)
+  if (frame !== undefined) yield frame.subarray(0, filled)
 }
 
 // An empty stream is one empty frame, as no stock tool takes an empty file for compressed data.
@@ -48,12 +49,13 @@ export interface CompressOptions {
 /** Compresses `source` frame by frame, several at a time, in order; the result is the concatenation of complete frames. Does not close `compressor`. */
 export async function* compressFrames(source: ByteSource, compressor: FrameCompressor, options: CompressOptions): AsyncGenerator<Buffer, void, void> {
   const { window = FRAME_WINDOW, onFrame, signal } = options
-  const cut = atLeastOne(frames(abortable(source, signal)))
+  // Frames are used again: 4 MiB of new memory for each would be most of what the process holds, and cost page faults.
+  const free: Buffer[] = []
+  const cut = atLeastOne(frames(abortable(source, signal), FRAME_SIZE, free))
   const compressed = ordered(cut, window, async (frame) => {
-    // Read before it is given away: its length is gone with its memory.
-    const plain = frame.length
     const bytes = await compressor.compress(frame)
-    return { plain, bytes }
+    if (frame.length === FRAME_SIZE && bytes.buffer !== frame.buffer) free.push(frame)
+    return { plain: frame.length, bytes }
   })
   for await (const { plain, bytes } of compressed) {
     onFrame?.({ plain, stored: bytes.length })
