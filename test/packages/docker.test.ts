@@ -7,6 +7,9 @@ import t from 'tap'
 import { execForm, lintDockerfile, parseDockerfile, words } from './dockerfile.js'
 import { inImage, planBuild, prepareBase, runIsolated } from './image.js'
 
+// The image is made from nothing, compiler and all.
+t.setTimeout(900_000)
+
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const text = readFileSync(join(root, 'Dockerfile'), 'utf8')
 const instructions = parseDockerfile(text)
@@ -61,7 +64,6 @@ t.test('what runs is told apart from what is asked about its health', async (t) 
 // No engine here: each stage is an overlay over a fresh Debian 12, each RUN a chroot into it. Two things differ from a real build: the
 // base holds this machine's Node, and the clients come from Debian (15 only), because the PostgreSQL project's repository is not in reach.
 t.test('every step runs, and so does the result', { timeout: 900_000, skip: process.getuid?.() === 0 ? false : 'mounting and chroot need root' }, async (t) => {
-  t.setTimeout(900_000)
   const dir = mkdtempSync(join(tmpdir(), 'backupd-image-'))
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
   const context = join(dir, 'context')
