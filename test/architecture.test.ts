@@ -40,6 +40,8 @@ const longestFile = 350
 
 interface Import {
   specifier: string
+  /** What the importing file calls the things that it takes. */
+  names: string[]
   /** Leaves no trace in the compiled program. */
   typeOnly: boolean
   dynamic: boolean
@@ -61,16 +63,17 @@ const importsOf = (tree: ts.SourceFile): Import[] => {
       const named = ts.isImportDeclaration(node) ? node.importClause?.namedBindings : node.exportClause
       const elements = named !== undefined && (ts.isNamedImports(named) || ts.isNamedExports(named)) ? [...named.elements] : []
       const allTypes = elements.length > 0 && elements.every((element) => element.isTypeOnly) && !(ts.isImportDeclaration(node) && node.importClause?.name !== undefined)
-      found.push({ specifier: node.moduleSpecifier.text, typeOnly: clause?.isTypeOnly === true || allTypes, dynamic: false })
+      const names = [...elements.map(({ name }) => name.text), ...(ts.isImportDeclaration(node) && node.importClause?.name !== undefined ? [node.importClause.name.text] : [])]
+      found.push({ specifier: node.moduleSpecifier.text, names, typeOnly: clause?.isTypeOnly === true || allTypes, dynamic: false })
     }
     if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument) && ts.isStringLiteral(node.argument.literal)) {
-      found.push({ specifier: node.argument.literal.text, typeOnly: true, dynamic: false })
+      found.push({ specifier: node.argument.literal.text, names: [], typeOnly: true, dynamic: false })
     }
     if (ts.isCallExpression(node)) {
       const loads = node.expression.kind === ts.SyntaxKind.ImportKeyword || (ts.isIdentifier(node.expression) && node.expression.text === 'require')
       const [argument] = node.arguments
       if (loads && argument !== undefined && ts.isStringLiteralLike(argument)) {
-        found.push({ specifier: argument.text, typeOnly: false, dynamic: true })
+        found.push({ specifier: argument.text, names: [], typeOnly: false, dynamic: true })
       }
     }
     ts.forEachChild(node, visit)
@@ -109,14 +112,34 @@ const layering = (sources: Source[]): string[] =>
     })
   })
 
-// An adapter is what a registry imports from its own folder; `s3-upload.ts` belongs to the adapter `s3.ts`.
+// The names that stand in the lists and tables that a registry exports.
+const registered = (tree: ts.SourceFile): Set<string> => {
+  const names = new Set<string>()
+  const collect = (node: ts.Node): void => {
+    if (ts.isIdentifier(node)) names.add(node.text)
+    ts.forEachChild(node, collect)
+  }
+  for (const statement of tree.statements) {
+    if (!ts.isVariableStatement(statement)) continue
+    for (const { initializer } of statement.declarationList.declarations) {
+      let value = initializer
+      while (value !== undefined && (ts.isSatisfiesExpression(value) || ts.isAsExpression(value))) value = value.expression
+      if (value !== undefined && (ts.isObjectLiteralExpression(value) || ts.isArrayLiteralExpression(value))) collect(value)
+    }
+  }
+  return names
+}
+
+// An adapter is a file that a registry lists, by name or by import(); `s3-upload.ts` belongs to the adapter `s3.ts`.
 const adapters = (sources: Source[]): string[] => {
   const owners = new Map<string, string>()
-  for (const { path, imports } of sources) {
+  for (const { path, tree, imports } of sources) {
     if (basename(path) !== 'registry.ts') continue
-    for (const { specifier, typeOnly } of imports) {
+    const listed = registered(tree)
+    for (const { specifier, names, typeOnly, dynamic } of imports) {
       const target = targetOf(path, specifier)
-      if (target !== undefined && !typeOnly && folderOf(target) === folderOf(path)) owners.set(target, target)
+      if (target === undefined || typeOnly || folderOf(target) !== folderOf(path)) continue
+      if (dynamic || names.some((name) => listed.has(name))) owners.set(target, target)
     }
   }
   const heads = [...owners.keys()]
@@ -210,7 +233,7 @@ t.test('every rule refuses what breaks it', async (t) => {
     { name: 'an unknown folder', files: { 'plumbing/a.ts': '' }, expected: /plumbing has no place/ },
     {
       name: 'an adapter that imports another',
-      files: { 'storage/registry.ts': `import { s3 } from './s3.js'\nimport { gcs } from './gcs.js'`, 'storage/s3.ts': `import { x } from './gcs.js'`, 'storage/gcs.ts': '' },
+      files: { 'storage/registry.ts': `import { s3 } from './s3.js'\nimport { gcs } from './gcs.js'\nexport const all = { s3, gcs } as const satisfies object`, 'storage/s3.ts': `import { x } from './gcs.js'`, 'storage/gcs.ts': '' },
       expected: /storage\/s3\.ts imports storage\/gcs\.ts: only its registry/,
     },
     {
@@ -220,12 +243,12 @@ t.test('every rule refuses what breaks it', async (t) => {
     },
     {
       name: 'an adapter with a file of its own and a shared one',
-      files: { 'storage/registry.ts': `import './s3.js'`, 'storage/s3.ts': `import './s3-upload.js'\nimport './retry.js'`, 'storage/s3-upload.ts': '', 'storage/retry.ts': '' },
+      files: { 'storage/registry.ts': `import { s3 } from './s3.js'\nimport { retry } from './retry.js'\nexport const all = [s3]\nretry()`, 'storage/s3.ts': `import './s3-upload.js'\nimport './retry.js'`, 'storage/s3-upload.ts': '', 'storage/retry.ts': '' },
       expected: undefined,
     },
     {
       name: 'an operation that goes past a registry',
-      files: { 'storage/registry.ts': `import './s3.js'`, 'storage/s3.ts': '', 'operation/a.ts': `import '../storage/s3.js'` },
+      files: { 'storage/registry.ts': `import { s3 } from './s3.js'\nexport const all = { aws_s3: s3 }`, 'storage/s3.ts': '', 'operation/a.ts': `import '../storage/s3.js'` },
       expected: /operation\/a\.ts imports storage\/s3\.ts/,
     },
     { name: 'a static SDK', files: { 'storage/a.ts': `import { S3Client } from '@aws-sdk/client-s3'` }, expected: /@aws-sdk\/client-s3 at start/ },
