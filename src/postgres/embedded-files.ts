@@ -141,16 +141,24 @@ export const boundLog = (files: EmbeddedFiles): void => {
 export const logTail = async ({ log }: EmbeddedFiles): Promise<string[]> =>
   (await readFile(log, 'utf8').catch(() => '')).trimEnd().split('\n').slice(-8)
 
+/** Whether a process runs; one that has ended and that nobody has asked about yet does not. */
+export const isAlive = async (pid: number): Promise<boolean> => {
+  try {
+    process.kill(pid, 0)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return false
+  }
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
+  // The state follows the program's name, which may hold anything and is in parentheses.
+  return !/^Z/.test(stat.slice(stat.lastIndexOf(') ') + 2))
+}
+
 /** The server's process, when one runs on this data directory; a number left behind by a dead one is not. */
 export const serverPid = async ({ data }: EmbeddedFiles): Promise<number | undefined> => {
   const text = await readFile(join(data, 'postmaster.pid'), 'utf8').catch(() => '')
   const pid = Number(text.split('\n')[0])
   if (!Number.isInteger(pid) || pid <= 1) return undefined
-  try {
-    process.kill(pid, 0)
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ESRCH') return undefined
-  }
+  if (!(await isAlive(pid))) return undefined
   if (process.platform !== 'linux') return pid
   // After a restart of the machine or container the number may be another program's: the server's working directory is its data.
   const [cwd, folder] = await Promise.all([readlink(`/proc/${pid}/cwd`).catch(() => undefined), lstat(data)])

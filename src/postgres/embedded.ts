@@ -6,7 +6,7 @@ import postgres from 'postgres'
 import { BackupdError, abortError, messageOf, throwIfAborted } from '../errors.js'
 import type { Log } from '../log.js'
 import { Secret, redact } from '../secret.js'
-import { boundLog, dropStalePid, logTail, passwordOf, prepareFiles, serverPid, sweepLeftovers, type EmbeddedFiles } from './embedded-files.js'
+import { boundLog, dropStalePid, isAlive, logTail, passwordOf, prepareFiles, serverPid, sweepLeftovers, type EmbeddedFiles } from './embedded-files.js'
 import { dataThere, embeddedRole, launchServer } from './embedded-server.js'
 
 export interface Embedded {
@@ -41,10 +41,17 @@ const openSocketFolder = (run: string): SocketFolder => {
   return { path: `/proc/${process.pid}/fd/${fd}`, close: () => closeSync(fd) }
 }
 
-const connect = (folder: string, password: Secret, onclose: () => void): postgres.Sql =>
+interface Host {
+  files: EmbeddedFiles
+  folder: SocketFolder
+  password: Secret
+}
+
+const connect = (folder: string, password: Secret, name: string, onclose?: () => void): postgres.Sql =>
   postgres({
-    host: folder, port: 5432, user: embeddedRole, pass: password.reveal(), database: 'postgres',
-    max: 1, idle_timeout: 0, max_lifetime: null, connect_timeout: 10, fetch_types: false, onnotice: () => undefined, onclose,
+    host: folder, port: 5432, user: embeddedRole, pass: password.reveal(), database: name,
+    max: 1, idle_timeout: 0, max_lifetime: null, connect_timeout: 10, fetch_types: false, onnotice: () => undefined,
+    ...(onclose === undefined ? {} : { onclose }),
     connection: { application_name: 'backupd presence' },
   })
 
@@ -54,11 +61,27 @@ const codeOf = (error: unknown): string | undefined => (error as { code?: string
 const notNow = (error: unknown): boolean =>
   /^(ENOENT|ECONN.*|EPIPE|CONNECT_TIMEOUT|CONNECTION_.*|57P0.|53300)$/.test(codeOf(error) ?? '')
 
-/** Joins the users of the server. Waits while the last user before is stopping it, and then rejects. */
-const enter = async (sql: postgres.Sql): Promise<void> => {
+// That the catalog's database is there, and the server takes new connections.
+const probe = async ({ folder, password }: Host): Promise<boolean> => {
+  const sql = connect(folder.path, password, database)
+  try {
+    await sql`SELECT 1`
+    return true
+  } catch (error) {
+    if (codeOf(error) === '3D000') return false
+    throw error
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+/**
+ * Joins the users of the server. Rejects when it is going down: the lock may be granted because the one that stops the server was
+ * disconnected by that very stop, but a server that is going down takes no new connection.
+ */
+const enter = async (sql: postgres.Sql, host: Host): Promise<void> => {
   await sql`SELECT pg_advisory_lock_shared(${usersLock})`
-  const [there] = await sql`SELECT 1 AS there FROM pg_database WHERE datname = ${database}`
-  if (there !== undefined) return
+  if (await probe(host)) return
   await sql.unsafe(`CREATE DATABASE ${database}`).catch((error: unknown) => {
     // Another process has made it in the meantime.
     if (codeOf(error) !== '42P04' && codeOf(error) !== '23505') throw error
@@ -80,27 +103,27 @@ const leave = async (sql: postgres.Sql): Promise<boolean> => {
   return others?.there === false
 }
 
+// Somebody else's server is coming up, or processes of one that was killed are not gone yet: both pass.
+const lostRace = async (files: EmbeddedFiles): Promise<boolean> =>
+  (await logTail(files)).some((line) => /FATAL: {2}(lock file|pre-existing shared memory block|could not (bind|create lock file))/.test(line))
+
 const startFailure = async (files: EmbeddedFiles, last: unknown): Promise<BackupdError> =>
   new BackupdError('catalog.embedded_start', `the embedded catalog in ${files.home} does not start: ${redact(messageOf(last))}`, {
     kind: 'configuration', retryable: true, cause: last, hint: `See ${files.log}.`,
     details: { log: (await logTail(files)).map(redact) },
   })
 
-interface Host {
-  files: EmbeddedFiles
-  folder: SocketFolder
-  password: Secret
-}
-
 /** Connects to the server and joins its users, starting it as often as needed: others may be stopping or starting it right now. */
-const joinServer = async ({ files, folder, password }: Host, signal: AbortSignal, onclose: () => void): Promise<postgres.Sql> => {
+const joinServer = async (host: Host, signal: AbortSignal, onclose: () => void): Promise<postgres.Sql> => {
+  const { files, folder, password } = host
   const deadline = Date.now() + startTimeout
   let child: ChildProcess | undefined
+  let failures = 0
   for (;;) {
     throwIfAborted(signal)
-    const sql = connect(folder.path, password, onclose)
+    const sql = connect(folder.path, password, 'postgres', onclose)
     try {
-      await enter(sql)
+      await enter(sql, host)
       return sql
     } catch (error) {
       await sql.end({ timeout: 1 })
@@ -108,7 +131,11 @@ const joinServer = async ({ files, folder, password }: Host, signal: AbortSignal
     }
     const ended = child === undefined || child.exitCode !== null || child.signalCode !== null
     if (ended && (await serverPid(files)) === undefined) {
-      if (child !== undefined) await sleep(200)
+      if (child !== undefined) {
+        failures += (await lostRace(files)) ? 0 : 1
+        if (failures === 3) throw await startFailure(files, new Error('it ended at once'))
+        await sleep(200)
+      }
       await dropStalePid(files)
       child = await launchServer(files, password)
     }
@@ -116,14 +143,14 @@ const joinServer = async ({ files, folder, password }: Host, signal: AbortSignal
   }
 }
 
-/** Stops the server that `sql` is connected to, at once but cleanly, and waits until it is gone. */
-const stopServer = async (files: EmbeddedFiles, sql: postgres.Sql, log: Log): Promise<void> => {
+/** Stops the server, at once but cleanly, and waits until it is gone. */
+const stopServer = async (files: EmbeddedFiles, log: Log): Promise<void> => {
   const pid = await serverPid(files)
   if (pid === undefined) return
+  // The connection stays until the server ends it: with it goes the lock that keeps others from joining.
   process.kill(pid, 'SIGINT')
-  await sql.end({ timeout: 1 }).catch(() => undefined)
   for (const deadline = Date.now() + stopTimeout; Date.now() < deadline; await sleep(10)) {
-    if ((await serverPid(files)) !== pid) return
+    if (!(await isAlive(pid))) return
   }
   log.warn({ pid }, 'the embedded catalog takes long to stop; it goes on by itself')
 }
@@ -177,7 +204,7 @@ export const startEmbedded = async ({ stateDir, log, signal }: { stateDir: strin
     clearInterval(bounding)
     await rejoining
     try {
-      if (presence !== undefined && (await leave(presence))) await stopServer(files, presence, log)
+      if (presence !== undefined && (await leave(presence))) await stopServer(files, log)
     } catch (error) {
       log.debug({ err: error }, 'the embedded catalog was gone before it was left')
     } finally {
