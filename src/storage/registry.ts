@@ -2,6 +2,7 @@ import type { z } from 'zod'
 import { throwIfAborted } from '../errors.js'
 import { Secret } from '../secret.js'
 import { storageError } from './failure.js'
+import { ftpBackend } from './ftp.js'
 import { localBackend } from './local.js'
 import { checkKey, checkListPrefix } from './prefix.js'
 import { probeStorage } from './probe.js'
@@ -13,6 +14,7 @@ import { backendTypes, type BackendType, type Storage, type StorageAdapter, type
 export const storageBackends = {
   local: localBackend,
   aws_s3: s3Backend,
+  ftp: ftpBackend,
   sftp: sftpBackend,
 } satisfies Partial<Record<BackendType, StorageBackend>>
 
