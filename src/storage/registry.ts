@@ -3,6 +3,7 @@ import { throwIfAborted } from '../errors.js'
 import { Secret } from '../secret.js'
 import { storageError } from './failure.js'
 import { ftpBackend } from './ftp.js'
+import { gcsBackend } from './gcs.js'
 import { localBackend } from './local.js'
 import { checkKey, checkListPrefix } from './prefix.js'
 import { probeStorage } from './probe.js'
@@ -14,6 +15,7 @@ import { backendTypes, type BackendType, type Storage, type StorageAdapter, type
 export const storageBackends = {
   local: localBackend,
   aws_s3: s3Backend,
+  gcs: gcsBackend,
   ftp: ftpBackend,
   sftp: sftpBackend,
 } satisfies Partial<Record<BackendType, StorageBackend>>

@@ -215,6 +215,8 @@ const openS3 = async (config: S3Config, context: StorageContext): Promise<Storag
             const body = got.Body as Readable
             stop.addEventListener('abort', () => body.destroy(), { once: true })
             body.on('error', () => undefined)
+            // A server that ignores the range would have its first bytes taken for those in the middle.
+            if (Range !== undefined && got.ContentRange?.startsWith(`bytes ${range.offset}-`) !== true) throw storageError('storage.unsupported', `read of ${nameOf(key)}: the service does not know ranges`)
             const total = /\/(\d+)$/.exec(got.ContentRange ?? '')?.[1]
             return { body, size: total === undefined ? (got.ContentLength ?? 0) : Number(total), tag: got.ETag }
           } catch (error) {
