@@ -53,10 +53,11 @@ BEGIN
     (37, 'backup_schedules', 'copy_to', 'integer', false, NULL),
     (38, 'backup_schedules', 'compression_level', 'integer', false, NULL),
     (39, 'backup_schedules', 'jobs', 'integer', false, NULL),
-    (40, 'recovery_executions', 'worker_id', 'text', false, NULL),
-    (41, 'recovery_executions', 'lease_expires_at', 'timestamp with time zone', false, NULL),
-    (42, 'recovery_executions', 'cancel_requested_at', 'timestamp with time zone', false, NULL),
-    (43, 'recovery_executions', 'progress', 'jsonb', false, NULL)
+    (40, 'backup_schedules', 'next_run_for', 'text', false, NULL),
+    (41, 'recovery_executions', 'worker_id', 'text', false, NULL),
+    (42, 'recovery_executions', 'lease_expires_at', 'timestamp with time zone', false, NULL),
+    (43, 'recovery_executions', 'cancel_requested_at', 'timestamp with time zone', false, NULL),
+    (44, 'recovery_executions', 'progress', 'jsonb', false, NULL)
     ), compared AS (
       SELECT wanted.*, a.attname IS NULL AS missing,
         a.attname IS NOT NULL AND NOT a.atthasdef AND a.attidentity = '' AND default_value IS NOT NULL AS undefaulted,

@@ -1,8 +1,9 @@
 import { and, desc, eq, inArray, isNull, sql } from 'drizzle-orm'
+import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
 import { backupExecutions, backupSchedules, recoveryExecutions } from './schema.js'
 import { clock } from './leases.js'
-import { goodExecutionStatuses, type ExecutionStatus } from './statuses.js'
+import { goodExecutionStatuses, liveExecutionStatuses, type ExecutionStatus } from './statuses.js'
 
 export type Execution = typeof backupExecutions.$inferSelect
 export type NewExecution = typeof backupExecutions.$inferInsert
@@ -82,9 +83,17 @@ export const requestCancel = async (db: Db, id: number): Promise<Execution | und
     .returning())[0]
 }
 
-/** Removes the record of an execution whose objects are gone; recoveries from it keep its `source_backup_id`. */
+/**
+ * Removes the record of an execution whose objects are gone; recoveries from it keep its `source_backup_id`, and copies become backups
+ * of their own. Fails with `execution.in_use` (retryable) while a copy of it is being made.
+ */
 export const removeExecution = (db: Db, id: number): Promise<Execution | undefined> =>
   db.transaction(async (tx) => {
+    const [copy] = await tx.select({ id: backupExecutions.id }).from(backupExecutions)
+      .where(and(eq(backupExecutions.copy_of, id), inArray(backupExecutions.status, [...liveExecutionStatuses]))).limit(1)
+    if (copy !== undefined) {
+      throw new BackupdError('execution.in_use', `execution ${id} is being copied by execution ${copy.id}`, { retryable: true, hint: 'Try again when that has ended.' })
+    }
     await tx.update(recoveryExecutions).set({ backup_execution_id: null }).where(eq(recoveryExecutions.backup_execution_id, id))
     return (await tx.delete(backupExecutions).where(eq(backupExecutions.id, id)).returning())[0]
   })

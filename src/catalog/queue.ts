@@ -5,7 +5,8 @@ import { clock, holds, leaseEnd, type Renewal } from './leases.js'
 import { backupExecutions } from './schema.js'
 import type { ExecutionStatus } from './statuses.js'
 
-const due = sql`(not_before IS NULL OR not_before <= clock_timestamp())`
+/** That a waiting execution may begin. */
+export const due = sql`(not_before IS NULL OR not_before <= clock_timestamp())`
 
 const taken = (worker: string, to: ExecutionStatus) =>
   ({ status: to, worker_id: worker, lease_expires_at: leaseEnd, updated_at: clock })
@@ -75,7 +76,8 @@ export const release = async (db: Db, id: number, { from, to, worker, set = {} }
   (await db.update(backupExecutions).set({ ...set, ...ended, status: to })
     .where(and(holds(backupExecutions, id, worker), eq(backupExecutions.status, from))).returning())[0]
 
-const expired = and(
+/** That the worker of an execution died or froze. */
+export const expired = and(
   inArray(backupExecutions.status, ['running', 'verifying']),
   isNotNull(backupExecutions.worker_id),
   lte(backupExecutions.lease_expires_at, clock),

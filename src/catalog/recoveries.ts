@@ -111,7 +111,8 @@ export const requestRecoveryCancel = async (db: Db, id: number): Promise<Recover
     .where(and(eq(recoveryExecutions.id, id), notInArray(recoveryExecutions.status, [...endedRecoveryStatuses]))).returning())[0]
 }
 
-const expired = and(
+/** That the worker of a recovery died or froze. */
+export const expiredRecovery = and(
   notInArray(recoveryExecutions.status, ['pending', ...endedRecoveryStatuses]),
   isNotNull(recoveryExecutions.worker_id),
   lte(recoveryExecutions.lease_expires_at, clock),
@@ -119,7 +120,7 @@ const expired = and(
 
 /** Recoveries whose worker died or froze, oldest first. */
 export const listExpiredRecoveries = (db: Db, limit = 100): Promise<Recovery[]> =>
-  db.select().from(recoveryExecutions).where(expired).orderBy(asc(recoveryExecutions.lease_expires_at)).limit(limit)
+  db.select().from(recoveryExecutions).where(expiredRecovery).orderBy(asc(recoveryExecutions.lease_expires_at)).limit(limit)
 
 /** Ends a recovery whose lease has run out as failed. Undefined: somebody else has done it, or the worker came back in time. */
 export const failExpiredRecovery = async (
@@ -127,4 +128,4 @@ export const failExpiredRecovery = async (
 ): Promise<Recovery | undefined> =>
   (await db.update(recoveryExecutions)
     .set({ ...set, ...ended, status: 'failed', updated_at: clock, recovery_config: historyWith('failed') })
-    .where(and(eq(recoveryExecutions.id, id), expired)).returning())[0]
+    .where(and(eq(recoveryExecutions.id, id), expiredRecovery)).returning())[0]

@@ -1,6 +1,5 @@
-import { and, asc, count, eq, inArray, isNull, lte, or, sql } from 'drizzle-orm'
+import { and, asc, count, eq, inArray, sql } from 'drizzle-orm'
 import type { Db } from './connect.js'
-import { clock } from './leases.js'
 import { insertNamed, onlyOne } from './names.js'
 import { backupExecutions, backupSchedules } from './schema.js'
 import { liveExecutionStatuses, type ExecutionStatus } from './statuses.js'
@@ -31,20 +30,41 @@ export const updateSchedule = async (db: Db, id: number, set: Partial<NewSchedul
 export const setScheduleActive = (db: Db, id: number, active: boolean): Promise<Schedule | undefined> =>
   updateSchedule(db, id, { is_active: active })
 
-/**
- * Active schedules that are due, or whose next run nobody has computed yet, oldest first; locked until the transaction ends, and
- * without those that another daemon has locked.
- */
+/** What `next_run_at` is computed from; kept beside it in `next_run_for`. */
+const timing = sql`(cron_expression || ' ' || timezone)`
+
+/** That `next_run_at` was computed from something else, or that nobody has found out yet that it cannot be computed. */
+const outdated = sql`(next_run_at IS NULL AND next_run_for IS DISTINCT FROM 'invalid ' || ${timing}
+  OR next_run_at IS NOT NULL AND next_run_for <> ${timing})`
+
+/** Schedules that a scheduler has to look at: due, without a next run, or with one that their settings no longer give. */
+export const needsScheduler = sql`(is_active AND (next_run_at <= clock_timestamp() OR ${outdated}) OR NOT is_active AND next_run_at IS NOT NULL)`
+
+/** Whether `next_run_at` is what the schedule's settings gave. One that another program wrote is taken at its word. */
+export const nextRunHolds = (schedule: Schedule): boolean =>
+  schedule.next_run_at !== null && [null, `${schedule.cron_expression} ${schedule.timezone}`].includes(schedule.next_run_for)
+
+/** The schedules that a scheduler has to look at, oldest first; locked until the transaction ends, and without those that another daemon has locked. */
 export const lockDueSchedules = (tx: Db, limit: number): Promise<Schedule[]> =>
   tx.select().from(backupSchedules)
-    .where(and(eq(backupSchedules.is_active, true), or(isNull(backupSchedules.next_run_at), lte(backupSchedules.next_run_at, clock))))
+    .where(needsScheduler)
     .orderBy(sql`next_run_at NULLS FIRST`, asc(backupSchedules.id))
     .limit(limit)
-    .for('update', { skipLocked: true })
+    // Not FOR UPDATE, which would make every insert of an execution, checking its foreign key, wait.
+    .for('no key update', { skipLocked: true })
+
+/** Locks a schedule until the transaction ends. Whoever changes an execution and its schedule locks the schedule first, so that no two wait for each other. */
+export const lockSchedule = async (tx: Db, id: number): Promise<Schedule | undefined> =>
+  (await tx.select().from(backupSchedules).where(eq(backupSchedules.id, id)).for('no key update'))[0]
 
 /** Notes when the schedule runs next; not a change of its settings, so `updated_at` stays. */
 export const setNextRun = async (db: Db, id: number, next: Date | null): Promise<void> => {
-  await db.update(backupSchedules).set({ next_run_at: next }).where(eq(backupSchedules.id, id))
+  await db.update(backupSchedules).set({ next_run_at: next, next_run_for: next === null ? null : timing }).where(eq(backupSchedules.id, id))
+}
+
+/** Notes that the schedule's settings give no next run, until they are changed. */
+export const setNoNextRun = async (db: Db, id: number): Promise<void> => {
+  await db.update(backupSchedules).set({ next_run_at: null, next_run_for: sql`'invalid ' || ${timing}`, last_status: 'failed' }).where(eq(backupSchedules.id, id))
 }
 
 /** Counts a run that has ended, and notes when it began. */

@@ -208,7 +208,7 @@ t.test('going down', async (t) => {
     t.strictSame(files.map((file) => statSync(file).mode & 0o777), files.map(() => 0o600))
     t.match(JSON.parse(readFileSync(join(folder, 'backup_sources.jsonl'), 'utf8')), { name: 'main', connection: { url: 'postgres://h/d' } })
     t.strictSame(JSON.parse(readFileSync(join(folder, 'backup_schedules.columns.jsonl'), 'utf8')),
-      { id: 1, source_id: 1, copy_to: null, compression_level: null, jobs: 3 })
+      { id: 1, source_id: 1, copy_to: null, compression_level: null, jobs: 3, next_run_for: null })
     t.equal((await sql`SELECT count(*) AS n FROM backup_schedules`)[0]?.['n'], 2)
     t.equal((await sql`SELECT to_regclass('backup_sources') AS found`)[0]?.['found'], null)
     t.strictSame((await migrationStatus(url)).pending, ['0001_backupd'])

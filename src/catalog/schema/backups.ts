@@ -36,6 +36,8 @@ export const backupSchedules = pgTable('backup_schedules', {
   copy_to: integer('copy_to'),
   compression_level: integer('compression_level'),
   jobs: integer('jobs'),
+  // What `next_run_at` was computed from, so that a change by plain SQL is noticed.
+  next_run_for: text('next_run_for'),
 }, (table) => [
   index('ix_backup_schedules_backup_type').on(table.backup_type),
   index('ix_backup_schedules_is_active').on(table.is_active),
