@@ -1,0 +1,108 @@
+import { Option, type Command } from 'commander'
+import { compressionTypes, supportedBackupTypes } from '../catalog/statuses.js'
+import { addSchedule, dropSchedule, switchSchedule, viewSchedules, type ScheduleView } from '../operation/schedule-settings.js'
+import { repeated, wholeNumber } from './arguments.js'
+import type { Run } from './context.js'
+import { environmentOf } from './environment.js'
+import { table } from './output.js'
+
+interface AddOptions {
+  cron: string
+  timezone: string
+  storage: string
+  source?: string
+  type: string
+  compression: string
+  level?: number
+  encrypt: boolean
+  verify: boolean
+  retentionDays: number
+  include: string[]
+  exclude: string[]
+  bandwidth?: number
+  parallelUploads: number
+  copyTo?: string
+  jobs?: number
+  description?: string
+}
+
+const addHelp = `
+EXPR is five fields (minute hour day month weekday), six with seconds first, or @hourly, @daily, @weekly, @monthly, @yearly.
+TYPE: full is the database and the server's roles and tablespaces, database_only leaves those out, configuration has no rows.
+PATTERN is table, schema.table or either with * for any characters, such as 'public.log_*'; upper and lower case are different.
+  backupd schedule add nightly --cron '0 2 * * *' --timezone Europe/Berlin --storage disk --source shop --exclude 'public.cache_*'`
+
+/** A time as the clock of `zone` shows it. */
+const local = (time: Date, zone: string): string =>
+  new Intl.DateTimeFormat('sv-SE', { timeZone: zone, dateStyle: 'short', timeStyle: 'medium' }).format(time)
+
+const utc = (time: Date): string => time.toISOString().replace('.000Z', 'Z')
+
+const addedText = ({ name, timezone }: ScheduleView, runs: readonly Date[]): string =>
+  [`schedule ${name} added; its next runs:`, ...runs.map((time) => `  ${local(time, timezone)} ${timezone}${timezone === 'UTC' ? '' : `  (${utc(time)})`}`)].join('\n')
+
+const defineAdd = (command: Command, run: Run): void => {
+  command.command('add').description('say when and how a source is backed up, and where to').argument('<name>', 'what to call it')
+    .requiredOption('--cron <expr>', 'when')
+    .option('--timezone <zone>', 'whose clock that is, such as Europe/Berlin', 'UTC')
+    .requiredOption('--storage <name>', 'where to')
+    .option('--source <name>', 'what (default: the source named default)')
+    .addOption(new Option('--type <type>', `one of ${supportedBackupTypes.join(', ')}`).default('full'))
+    .addOption(new Option('--compression <codec>', 'how parts are compressed').choices(compressionTypes).default('zstd'))
+    .option('--level <n>', 'compression level (default: that of the codec)', wholeNumber(0, 22))
+    .option('--no-encrypt', 'store readable backups')
+    .option('--no-verify', 'do not read backups back after they were stored')
+    .option('--retention-days <n>', 'how long backups are kept', wholeNumber(1, 36_500), 30)
+    .option('--include <pattern>', 'only these tables; several times', repeated, [])
+    .option('--exclude <pattern>', 'all but these tables; several times', repeated, [])
+    .option('--bandwidth <mbps>', 'limit in megabits per second', wholeNumber(1, 1_000_000))
+    .option('--parallel-uploads <n>', 'pieces of an object in flight at a time', wholeNumber(1, 64), 3)
+    .option('--copy-to <storage>', 'store a copy of each backup there')
+    .option('--jobs <n>', 'dump with so many connections at a time', wholeNumber(1, 64))
+    .option('--description <text>', 'for people')
+    .addHelpText('after', addHelp)
+    .action((name: string, options: AddOptions) =>
+      run(async (context) => {
+        const { schedule, nextRuns } = await addSchedule(await environmentOf(context), { name, ...options })
+        context.out.result({ ...schedule, next_runs: nextRuns }, () => addedText(schedule, nextRuns))
+      }))
+}
+
+const listed = (row: ScheduleView) => ({
+  ...row,
+  when: `${row.cron_expression} ${row.timezone}`,
+  type: row.backup_type,
+  parts: `${row.compression_type}${row.encrypt_backup ? ', encrypted' : ''}`,
+  next_run: row.is_active ? row.next_run_at : 'disabled',
+  last_run: row.last_run_at === null ? null : `${row.last_run_at.toISOString().slice(0, 19)}Z ${row.last_status ?? ''}`,
+})
+
+const defineSwitches = (command: Command, run: Run): void => {
+  for (const [verb, active] of [['enable', true], ['disable', false]] as const) {
+    command.command(verb).description(active ? 'let it run again, from its next time on' : 'let it run no more').argument('<name>', 'name of the schedule')
+      .action((name: string) =>
+        run(async (context) => {
+          const row = await switchSchedule(await environmentOf(context), name, active)
+          const next = row.next_run_at === null ? '' : `; it runs next at ${local(row.next_run_at, row.timezone)} ${row.timezone}`
+          context.out.result(row, () => `schedule ${name} ${verb}d${next}`)
+        }))
+  }
+}
+
+/** `backupd schedule add | list | enable | disable | remove`. */
+export const define = (command: Command, run: Run): void => {
+  defineAdd(command, run)
+  command.command('list').description('all schedules').action(() =>
+    run(async (context) => {
+      const schedules = await viewSchedules((await context.catalog()).db)
+      const columns = ['name', 'when', 'source', 'storage', 'type', 'parts', 'next_run', 'last_run']
+      context.out.result(schedules, () => table(columns, schedules.map(listed), 'There are no schedules: add one with "backupd schedule add NAME --cron EXPR --storage NAME".'))
+    }))
+  defineSwitches(command, run)
+  command.command('remove').description('remove a schedule; its backups stay').argument('<name>', 'name of the schedule')
+    .action((name: string) =>
+      run(async (context) => {
+        const { schedule, executions } = await dropSchedule(await environmentOf(context), name)
+        context.out.result({ ...schedule, executions_kept: executions }, () => `schedule ${name} removed${executions === 0 ? '' : `; ${executions} executions of it stay, without it`}`)
+      }))
+}

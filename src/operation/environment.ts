@@ -1,0 +1,26 @@
+import { randomBytes } from 'node:crypto'
+import { hostname } from 'node:os'
+import type { Catalog } from '../catalog/connect.js'
+import type { Config } from '../config.js'
+import type { Log } from '../log.js'
+
+/** Who asked for an operation, for the audit trail. */
+export interface Actor {
+  username: string
+  host: string
+}
+
+/** What every operation works with. */
+export interface Environment {
+  config: Config
+  catalog: Catalog
+  log: Log
+  actor: Actor
+  /** Names this process in leases. */
+  workerId: string
+  /** Asks the operation to end cleanly. */
+  signal: AbortSignal
+}
+
+/** A worker's name, unique for ever: host, process and chance, because hosts and process numbers come again. */
+export const newWorkerId = (): string => `${hostname()}:${process.pid}:${randomBytes(6).toString('hex')}`
