@@ -9,6 +9,7 @@ import { connectTo } from '../../src/catalog/client.js'
 import { insertSource, listSources } from '../../src/catalog/sources.js'
 import { exitCodeOf } from '../../src/errors.js'
 import { silentLog } from '../../src/log.js'
+import { Secret } from '../../src/secret.js'
 import { tempDir } from '../support/temp.js'
 import { unprivileged } from '../support/unprivileged.js'
 import { answerOf, otherProcess } from './embedded-process.js'
@@ -62,7 +63,7 @@ t.test('starts, keeps, stops, and starts again', async (t) => {
   const psql = execFileSync('psql', [catalog.url.reveal(), '-Atc', 'SELECT name FROM backup_sources'], { encoding: 'utf8' })
   t.equal(psql.trim(), 'one')
   await t.rejects(async () => {
-    const intruder = connectTo(new (catalog.url.constructor as typeof import('../../src/secret.js').Secret)(catalog.url.reveal().replace(/:[^:@/]+@/, ':wrong@')), 1)
+    const intruder = connectTo(new Secret(catalog.url.reveal().replace(/:[^:@/]+@/, ':wrong@')), 1)
     await intruder`SELECT 1`.finally(() => intruder.end())
   }, { code: '28P01' })
   await catalog.close()

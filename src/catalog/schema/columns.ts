@@ -1,8 +1,13 @@
 import { customType, foreignKey, timestamp, type AnyPgColumn, type ForeignKeyBuilder } from 'drizzle-orm/pg-core'
 
 // PostgreSQL takes neither NUL nor half a surrogate pair in JSON text, and a program's error output may hold either.
-const storable = (_key: string, value: unknown): unknown =>
-  typeof value === 'string' ? value.replace(/\0/g, '').replace(/\p{Surrogate}/gu, '\ufffd') : value
+const storableText = (text: string): string => text.replace(/\0/g, '').replace(/\p{Surrogate}/gu, '\ufffd')
+
+const storable = (_key: string, value: unknown): unknown => {
+  if (typeof value === 'string') return storableText(value)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return value
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [storableText(key), item as unknown]))
+}
 
 /** JSON text of a value that any JSON column takes. */
 export const jsonText = (value: unknown): string => JSON.stringify(value, storable)
