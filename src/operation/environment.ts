@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
-import type { Catalog } from '../catalog/connect.js'
+import type { Catalog, Db } from '../catalog/connect.js'
+import type { Execution } from '../catalog/executions.js'
 import type { Config } from '../config.js'
 import type { Log } from '../log.js'
 
@@ -20,6 +21,8 @@ export interface Environment {
   workerId: string
   /** Asks the operation to end cleanly. */
   signal: AbortSignal
+  /** Called in the transaction that ends an execution, such as to queue the next attempt. */
+  ended?: (tx: Db, execution: Execution) => Promise<void>
 }
 
 /** A worker's name, unique for ever: host, process and chance, because hosts and process numbers come again. */

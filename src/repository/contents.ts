@@ -22,12 +22,17 @@ const contentsSchema = z.object({
     encoding: z.string(),
     collate: z.string(),
     ctype: z.string(),
-    locale_provider: z.string().nullable(),
-    icu_locale: z.string().nullable(),
+    provider: z.enum(['libc', 'icu', 'builtin']),
+    /** The locale of ICU or of the built-in provider. */
+    locale: z.string().nullable(),
+    icu_rules: z.string().nullable(),
   }),
   /** Roles that own things, are granted rights or have policies. */
   roles: z.array(z.string()),
   extensions: z.array(z.object({ name: z.string(), version: z.string() })),
+  tablespaces: z.array(z.string()),
+  /** Foreign keys whose target was left out by the patterns. */
+  dangling_keys: z.array(z.object({ schema: z.string(), table: z.string(), constraint: z.string() })),
 })
 
 /** What `index.json` says: which table is in which part, how many rows, and what the target must provide. Private, so it is encrypted like the data. */

@@ -1,0 +1,106 @@
+import type { Command } from 'commander'
+import { hostname } from 'node:os'
+import { registerWorker, removeWorker } from '../catalog/workers.js'
+import { statusHistory, type Recovery } from '../catalog/recoveries.js'
+import { BackupdError, messageOf } from '../errors.js'
+import type { Environment } from '../operation/environment.js'
+import { runRecovery, recordRestore } from '../operation/recovery.js'
+import { needBackup, needExecution } from '../operation/request.js'
+import { parseGiven } from '../operation/references.js'
+import { describePlan, planRestore, type RestoreOptions, type RestorePlan } from '../operation/restore-plan.js'
+import { openStorageRow, resolving, storageRow } from '../operation/sources.js'
+import { resolveValue } from '../encryption/secrets.js'
+import type { Tracker } from '../operation/progress.js'
+import type { Validation } from '../operation/restore.js'
+import { describeConnection, parseConnection } from '../postgres/connection.js'
+import { version } from '../version.js'
+import type { Context, Run } from './context.js'
+import { environmentOf } from './environment.js'
+import { showProgress } from './progress.js'
+import { repeated, wholeNumber } from './arguments.js'
+
+interface Options {
+  into?: string
+  to?: string
+  overwrite?: boolean
+  table: string[]
+  schemaOnly?: boolean
+  jobs: number
+  owner: boolean
+  globals?: boolean
+  dryRun?: boolean
+}
+
+const restoreOptions = async (context: Context, options: Options): Promise<RestoreOptions> => {
+  const { into, to, overwrite, table, schemaOnly, jobs, owner, globals } = options
+  if ((into === undefined) === (to === undefined)) {
+    throw new BackupdError('usage', 'say where to restore: either --into DATABASE or --to URL', { kind: 'usage', hint: 'See backupd restore --help.' })
+  }
+  return {
+    target: to === undefined ? { into: into ?? '' } : { to: parseConnection(await resolveValue(parseGiven(to, '--to'), { ...resolving(context), field: '--to' })) },
+    overwrite: overwrite === true,
+    tables: table,
+    schemaOnly: schemaOnly === true,
+    jobs,
+    noOwner: !owner,
+    globals: globals === true,
+  }
+}
+
+const reportText = (plan: RestorePlan, recovery: Recovery, validation: Validation): string => [
+  `restored ${plan.execution.backup_id} into ${describeConnection(plan.target)}`,
+  ...(recovery.pre_recovery_backup_id === null ? [] : [`what was there before is in backup ${recovery.pre_recovery_backup_id}`]),
+  `${validation.tables} tables, ${validation.rows} rows, ${validation.passed ? 'as in the backup' : `${validation.differences.length} tables differ`}`,
+  ...(Array.isArray(recovery.warnings) ? recovery.warnings.map((text) => `warning: ${String(text)}`) : []),
+].join('\n')
+
+const carryOut = async (context: Context, env: Environment, plan: RestorePlan): Promise<void> => {
+  await registerWorker(env.catalog.db, { id: env.workerId, kind: 'cli', host: hostname(), pid: process.pid, version, state: 'restoring' })
+  try {
+    if (plan.exists) context.out.line(`${describeConnection(plan.target)} is there already: it is backed up first`)
+    const { id } = await recordRestore(env, plan)
+    let tracker: Tracker | undefined
+    const stop = showProgress(context.out, () => tracker?.progress, plan.database.plain_size)
+    const { recovery, validation } = await runRecovery(env, id, plan, (started) => (tracker = started)).finally(stop)
+    context.out.result({ ...recovery, status_history: statusHistory(recovery) }, () => reportText(plan, recovery, validation))
+  } finally {
+    await removeWorker(env.catalog.db, env.workerId).catch(() => undefined)
+  }
+}
+
+const planText = (plan: RestorePlan): string => ['This would be done:', ...describePlan(plan).map((step, at) => `  ${at + 1}. ${step}`), ...plan.warnings.map((text) => `warning: ${text}`)].join('\n')
+
+const restoreHere = async (context: Context, reference: string, options: Options): Promise<void> => {
+  const wanted = await restoreOptions(context, options)
+  const env = await environmentOf(context)
+  const execution = needBackup(await needExecution(env, reference))
+  const storage = await openStorageRow(env, await storageRow(env, execution.storage_backend_id))
+  try {
+    const plan = await planRestore(env, execution, storage, wanted)
+    if (options.dryRun !== true) await carryOut(context, env, plan)
+    else {
+      context.out.result(
+        { dry_run: true, backup_id: execution.backup_id, target: describeConnection(plan.target), target_exists: plan.exists, steps: describePlan(plan), warnings: plan.warnings },
+        () => planText(plan),
+      )
+    }
+  } finally {
+    await storage.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
+  }
+}
+
+/** `backupd restore EXECUTION`: a backup back into a database. Exit 1 when it failed, 3 when there is no such backup, 4 when the target or the key is not set up, 5 when the backup is damaged. */
+export const define = (command: Command, run: Run): void => {
+  command
+    .argument('<execution>', 'number, backup_id or latest:SCHEDULE')
+    .option('--into <database>', 'a database on the server that was backed up')
+    .option('--to <url>', 'a database on any server: a URL, or {"$env":"NAME"} or {"$file":"path"} that hold one')
+    .option('--overwrite', 'replace the database if it is there; it is backed up first')
+    .option('--table <pattern>', 'only this table (schema.table, * as wildcard); may be given several times', repeated, [])
+    .option('--schema-only', 'no rows')
+    .option('--jobs <number>', 'how many at once; more than 1 needs room for a copy of the dump', wholeNumber(1, 64), 1)
+    .option('--no-owner', 'everything belongs to the connecting role, and no rights are granted')
+    .option('--globals', 'first create the roles and tablespaces of the backup that the target lacks')
+    .option('--dry-run', 'check everything and say what would be done')
+    .action((reference: string, options: Options) => run((context) => restoreHere(context, reference, options)))
+}

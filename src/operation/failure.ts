@@ -1,0 +1,39 @@
+import { BackupdError, messageOf } from '../errors.js'
+import { redact } from '../secret.js'
+import type { Stage } from './progress.js'
+
+const causes = (error: unknown): string[] => {
+  const list: string[] = []
+  for (let at = error instanceof Error ? error.cause : undefined; at instanceof Error && list.length < 5; at = at.cause) list.push(redact(at.message))
+  return list
+}
+
+/** What `error_details` says of a failure: code, stage, hint, the tool's last lines; nothing secret. */
+export const errorDetails = (error: unknown, stage: Stage): Record<string, unknown> => {
+  const known = error instanceof BackupdError ? error : undefined
+  const details = {
+    code: known?.code ?? 'internal',
+    kind: known?.kind ?? 'failed',
+    stage,
+    retryable: known?.retryable ?? false,
+    ...(known?.hint === undefined ? {} : { hint: known.hint }),
+    ...known?.details,
+    causes: causes(error),
+  }
+  return JSON.parse(redact(JSON.stringify(details))) as Record<string, unknown>
+}
+
+/** The message for `error_message`. */
+export const errorMessage = (error: unknown): string => redact(messageOf(error))
+
+/** An error as its row told it, for who follows an execution that another process ran. */
+export const recordedError = (message: string | null, details: unknown): BackupdError => {
+  const known = (typeof details === 'object' && details !== null ? details : {}) as Record<string, unknown>
+  const kinds = ['failed', 'usage', 'notFound', 'configuration', 'integrity'] as const
+  const { code, kind, hint, ...rest } = known
+  return new BackupdError(typeof code === 'string' ? code : 'failed', message ?? 'it failed, and no reason was recorded', {
+    kind: kinds.find((name) => name === kind) ?? 'failed',
+    ...(typeof hint === 'string' ? { hint } : {}),
+    details: rest,
+  })
+}
