@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { silentLog } from '../../src/log.js'
 import { openStorage } from '../../src/storage/registry.js'
 
-const { type, config, key, size } = JSON.parse(process.env['BACKUPD_TEST_WRITER'] ?? '{}') as { type: string; config: Record<string, unknown>; key: string; size: number }
+const { type, config, key, size, parallelUploads } = JSON.parse(process.env['BACKUPD_TEST_WRITER'] ?? '{}') as { type: string; config: Record<string, unknown>; key: string; size: number; parallelUploads: number }
 
 const source = async function* () {
   for (let sent = 0; sent < size; sent += 65_536) yield Buffer.alloc(65_536, 'x')
@@ -13,5 +13,5 @@ const source = async function* () {
   await delay(600_000)
 }
 
-const storage = await openStorage(type, config, { log: silentLog(), parallelUploads: 2, retryFor: 1000 })
+const storage = await openStorage(type, config, { log: silentLog(), parallelUploads, retryFor: 1000 })
 await storage.write(key, source(), { signal: new AbortController().signal })

@@ -19,7 +19,9 @@ export interface FaultSubject {
   config(folder: string, port: number): Record<string, unknown>
   /** Bytes of a larger object, some chunks long. Default 20 MB. */
   size?: number
-  /** Seeded rounds; BACKUPD_FAULT_ROUNDS overrides. Default 20. */
+  /** Chunks of one object in flight. Default 3. */
+  parallelUploads?: number
+  /** Seeded rounds; BACKUPD_FAULT_ROUNDS overrides. Default 12. */
   rounds?: number
 }
 
@@ -45,14 +47,14 @@ const randomFaults = (random: () => number, size: number): Faults => {
 /** What must be true of every remote storage on a bad network: whole success or honest failure, never half an object, never a hang. */
 export const faultSuite = async (t: Test, subject: FaultSubject): Promise<void> => {
   const size = subject.size ?? 20_000_000
-  const rounds = Number(process.env['BACKUPD_FAULT_ROUNDS'] ?? subject.rounds ?? 20)
+  const rounds = Number(process.env['BACKUPD_FAULT_ROUNDS'] ?? subject.rounds ?? 12)
   const before = silence.limit
 
   const withProxy = async (run: (around: { proxy: Proxy; through: Storage; direct: Storage }) => Promise<void>, { retryFor = 20_000, seed = 1, silent = 2_000 } = {}): Promise<void> => {
     silence.limit = silent
     const proxy = await startProxy({ port: subject.port, seed })
     const folder = freshFolder()
-    const context = { log: silentLog(), parallelUploads: 3 }
+    const context = { log: silentLog(), parallelUploads: subject.parallelUploads ?? 3 }
     const through = await openStorage(subject.type, subject.config(folder, proxy.port), { ...context, retryFor })
     const direct = await openStorage(subject.type, subject.config(folder, subject.port), { ...context, retryFor: 20_000 })
     try {

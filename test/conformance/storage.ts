@@ -19,6 +19,8 @@ export interface StorageSubject {
   chunk?: number
   /** Objects in the listing test. Default 1,050. */
   many?: number
+  /** Chunks of one object in flight. Default 3. */
+  parallelUploads?: number
   /** Bytes that the killed writer sends before it is killed. Default three chunks. */
   killedAfter?: number
   /** A failed write leaves something invisible that `sweep` removes (uncommitted blocks that the service has no request to drop). */
@@ -69,7 +71,7 @@ export const inParallel = async <T>(items: readonly T[], width: number, work: (i
 /** What must be true of every storage. No test is skipped; a subject says where its service differs and why. */
 export const storageSuite = async (t: Test, subject: StorageSubject): Promise<void> => {
   const chunk = subject.chunk ?? 8 * MiB
-  const open = async ({ folder = freshFolder(), parallelUploads = 3, retryFor = 10_000, log = silentLog() }: OpenOptions = {}): Promise<Storage> =>
+  const open = async ({ folder = freshFolder(), parallelUploads = subject.parallelUploads ?? 3, retryFor = 10_000, log = silentLog() }: OpenOptions = {}): Promise<Storage> =>
     openStorage(subject.type, subject.config(folder), { log, parallelUploads, retryFor })
 
   const absent = async (c: Test, storage: Storage, key: string): Promise<void> => {
@@ -296,7 +298,7 @@ export const storageSuite = async (t: Test, subject: StorageSubject): Promise<vo
       const storage = await open({ folder })
       const size = subject.killedAfter ?? 3 * chunk
       const writer = spawn(process.execPath, [...process.execArgv, fileURLToPath(new URL('./killed-writer.ts', import.meta.url))], {
-        env: { ...process.env, BACKUPD_TEST_WRITER: JSON.stringify({ type: subject.type, config: subject.config(folder), key: 'killed', size }) },
+        env: { ...process.env, BACKUPD_TEST_WRITER: JSON.stringify({ type: subject.type, config: subject.config(folder), key: 'killed', size, parallelUploads: subject.parallelUploads ?? 3 }) },
         stdio: ['ignore', 'pipe', 'inherit'],
       })
       const exited = once(writer, 'exit')
