@@ -1,0 +1,26 @@
+import { migrationStatus } from '../catalog/migrate.js'
+import { throwIfAborted } from '../errors.js'
+import { findingOf, within, type Check } from './check.js'
+
+/** The catalog answers, and has the schema of this program. */
+export const catalogCheck: Check = {
+  name: 'catalog',
+  needsCatalog: false,
+  run: async (context) => {
+    try {
+      return await within(context, 90, async () => {
+        const catalog = await context.catalog()
+        const [row] = await catalog.sql<{ version: string }[]>`SELECT current_setting('server_version') AS version`
+        const { applied, pending } = await migrationStatus(catalog.url)
+        const where = `${catalog.description}, PostgreSQL ${row?.version ?? ''}`
+        if (pending.length > 0) {
+          return [{ subject: 'catalog', level: 'critical', message: `${where}: ${pending.join(', ')} not applied`, advice: 'Run "backupd migrate".' }]
+        }
+        return [{ subject: 'catalog', level: 'healthy', message: `${where}, schema ${applied.at(-1)?.tag ?? 'unknown'}` }]
+      })
+    } catch (error) {
+      throwIfAborted(context.signal)
+      return [findingOf('catalog', error)]
+    }
+  },
+}

@@ -1,0 +1,48 @@
+import type { Catalog } from '../catalog/connect.js'
+import { listSources } from '../catalog/sources.js'
+import { listStorages } from '../catalog/storages.js'
+import type { HealthContext, SourceTarget, StorageTarget } from '../health/check.js'
+import { findTools } from '../postgres/tools.js'
+import { nextRun } from './cron.js'
+import type { Environment } from './environment.js'
+import { identitiesAtHand } from './identities.js'
+import { connectionOf, DEFAULT_SOURCE, fromEnvironment, openStorageRow } from './sources.js'
+
+interface Surroundings extends Pick<Environment, 'config' | 'log' | 'signal'> {
+  catalog(): Promise<Catalog>
+  thorough: boolean
+}
+
+const once = <T>(get: () => Promise<T>): (() => Promise<T>) => {
+  let got: Promise<T> | undefined
+  return () => (got ??= get())
+}
+
+const sourcesOf = async ({ config, catalog }: Surroundings): Promise<SourceTarget[]> => {
+  const fromUrl = fromEnvironment({ config }, DEFAULT_SOURCE)
+  const own: SourceTarget[] = fromUrl === undefined ? [] : [{ name: DEFAULT_SOURCE, connection: async () => fromUrl }]
+  // The catalog's own check tells why it cannot be had; what the environment says can be looked at all the same.
+  const opened = await catalog().catch((error: unknown) => {
+    if (own.length === 0) throw error
+    return undefined
+  })
+  if (opened === undefined) return own
+  const rows = (await listSources(opened.db)).filter(({ name }) => own.length === 0 || name !== DEFAULT_SOURCE)
+  return [...own, ...rows.map((row) => ({ name: row.name, connection: () => connectionOf({ config }, row) }))]
+}
+
+const storagesOf = async ({ config, log, catalog }: Surroundings): Promise<StorageTarget[]> =>
+  (await listStorages((await catalog()).db)).filter(({ is_active }) => is_active).map((row) => ({ row, open: () => openStorageRow({ config, log }, row) }))
+
+/** What the checks of src/health look at, for one round of them. */
+export const healthContext = (surroundings: Surroundings): HealthContext => {
+  const { config, log, signal, thorough, catalog } = surroundings
+  return {
+    config, log, signal, thorough, catalog,
+    tools: once(() => findTools({ pgBin: config.pgBin })),
+    identities: once(() => identitiesAtHand({ config, log })),
+    sources: once(() => sourcesOf(surroundings)),
+    storages: once(() => storagesOf(surroundings)),
+    dueAfter: ({ cron_expression, timezone }, from) => nextRun(cron_expression, timezone, from),
+  }
+}
