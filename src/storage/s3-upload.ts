@@ -170,6 +170,24 @@ const putWhole = async (target: UploadTarget, key: string, data: Buffer, signal:
   }
 }
 
+// Some compatible services accept a retention for an upload in parts and forget it, and an unlocked backup must not pass for a locked one.
+const confirmLock = async (target: UploadTarget, key: string, signal: AbortSignal): Promise<void> => {
+  const { client, sdk, bucket: Bucket, log } = target
+  const { ObjectLockMode, ObjectLockRetainUntilDate } = target.lasting()
+  if (ObjectLockMode === undefined) return
+  const what = `lock of ${key}`
+  try {
+    const head = await attempt(target, what, signal, () => client.send(new sdk.HeadObjectCommand({ Bucket, Key: key }), { abortSignal: signal }))
+    if (head.ObjectLockRetainUntilDate !== undefined) return
+    const Retention = { Mode: ObjectLockMode, RetainUntilDate: ObjectLockRetainUntilDate }
+    await attempt(target, what, signal, () => client.send(new sdk.PutObjectRetentionCommand({ Bucket, Key: key, VersionId: head.VersionId, Retention }), { abortSignal: signal }))
+  } catch (error) {
+    // Whoever may only write cannot look either; a service that knows the header has refused it or obeyed.
+    if (!hasCode(error, 'storage.denied')) throw error
+    log.warn({ key }, 'could not confirm that the object is locked: the right to read the object and its retention is missing')
+  }
+}
+
 /** Uploads `source` as `key` (with the prefix): small ones in one request, others in parts, several in flight. All or nothing. */
 export const uploadToS3 = async (target: UploadTarget, key: string, source: ByteSource, signal: AbortSignal): Promise<{ size: number }> => {
   const { client, sdk, bucket: Bucket, plan } = target
@@ -214,6 +232,7 @@ export const uploadToS3 = async (target: UploadTarget, key: string, source: Byte
       },
     })
     if (!single) await whole.complete(size, signal)
+    await confirmLock(target, key, signal)
     return { size }
   } catch (error) {
     const used = segments.filter((segment) => segment !== undefined)

@@ -9,7 +9,7 @@ export const rawClient = (server: Pick<S3Server, 'endpoint' | 'accessKey' | 'sec
   })
 
 /** Makes a bucket. */
-export const makeBucket = async (server: S3Server, name: string, { lock = false } = {}): Promise<void> => {
+export const makeBucket = async (server: Pick<S3Server, 'endpoint' | 'accessKey' | 'secretKey'>, name: string, { lock = false } = {}): Promise<void> => {
   const client = rawClient(server)
   await client.send(new CreateBucketCommand({ Bucket: name, ObjectLockEnabledForBucket: lock }))
   client.destroy()

@@ -15,6 +15,8 @@ export interface S3Server {
   endpoint: string
   accessKey: string
   secretKey: string
+  /** Adds a user without any right; gives their secret key. */
+  addUser(name: string): Promise<{ accessKey: string; secretKey: string }>
   stop(): Promise<void>
 }
 
@@ -125,7 +127,12 @@ export const startRgw = async ({ tls }: { tls?: { cert: string; key: string } } 
       await once(socket, 'connect')
       socket.destroy()
     })
-    return { port, endpoint, accessKey, secretKey, stop }
+    const addUser = async (name: string): Promise<{ accessKey: string; secretKey: string }> => {
+      const keys = { accessKey: `KEY${name.toUpperCase()}`, secretKey: randomUUID() }
+      await ceph('radosgw-admin', 'user', 'create', `--uid=${name}`, `--display-name=${name}`, `--access-key=${keys.accessKey}`, `--secret-key=${keys.secretKey}`)
+      return keys
+    }
+    return { port, endpoint, accessKey, secretKey, addUser, stop }
   } catch (error) {
     const logs = await Promise.all(['mon.a.log', 'osd.0.log', 'client.admin.log'].map(async (name) => `${name}: ${(await readFile(join(dir, name), 'utf8').catch(() => 'none')).slice(-1000)}`))
     await stop()
