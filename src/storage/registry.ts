@@ -1,6 +1,7 @@
 import type { z } from 'zod'
 import { throwIfAborted } from '../errors.js'
 import { Secret } from '../secret.js'
+import { azureBackend } from './azure.js'
 import { storageError } from './failure.js'
 import { ftpBackend } from './ftp.js'
 import { gcsBackend } from './gcs.js'
@@ -17,6 +18,7 @@ export const storageBackends = {
   aws_s3: s3Backend,
   gcs: gcsBackend,
   ftp: ftpBackend,
+  azure_blob: azureBackend,
   sftp: sftpBackend,
 } satisfies Partial<Record<BackendType, StorageBackend>>
 
