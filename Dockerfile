@@ -76,7 +76,7 @@ ENV NODE_ENV=production \
     BACKUPD_LISTEN=0.0.0.0:8470
 VOLUME ["/var/lib/backupd"]
 EXPOSE 8470
-# The drain of 30 s, and time to stop the catalog after it, want `stop_grace_period: 90s`.
+# The drain of 30 s, and time to clean up and stop the catalog after it, want `stop_grace_period: 120s`.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["node", "-e", "fetch('http://127.0.0.1:' + process.env.BACKUPD_LISTEN.split(':').pop() + '/livez').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
