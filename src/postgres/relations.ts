@@ -23,6 +23,8 @@ export interface Relation {
   ownedBy: number | null
   /** Targets of its foreign keys. */
   references: { constraint: string; table: number }[]
+  /** What is no relation and cannot be made without this one: functions of its row type, policies and rules of other tables. */
+  neededBy: { what: string; table: number | null }[]
 }
 
 const kinds: Record<string, RelationKind> = {
@@ -41,6 +43,7 @@ interface Row {
   reads: number[] | null
   owned_by: string | null
   refs: { constraint: string; table: number }[] | null
+  needed_by: { what: string; table: number | null }[] | null
 }
 
 /**
@@ -62,7 +65,20 @@ export const listRelations = async (sql: postgres.ISql): Promise<Relation[]> => 
         WHERE c.relkind = 'S' AND d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.objsubid = 0
           AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i') LIMIT 1) AS owned_by,
       (SELECT json_agg(json_build_object('constraint', k.conname, 'table', k.confrelid::int8)) FROM pg_catalog.pg_constraint k
-        WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0) AS refs
+        WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0) AS refs,
+      (SELECT json_agg(json_build_object('what', pg_catalog.pg_describe_object(o.classid, o.objid, 0), 'table', o.owner)) FROM (
+        SELECT d.classid, d.objid, coalesce(p.polrelid, w.ev_class, a.adrelid, CASE WHEN k.relkind <> 'c' THEN k.oid END)::int8 AS owner
+        FROM pg_catalog.pg_depend d
+        LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::regclass AND p.oid = d.objid
+        LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND w.oid = d.objid
+        LEFT JOIN pg_catalog.pg_attrdef a ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND a.oid = d.objid
+        LEFT JOIN pg_catalog.pg_class k ON d.classid = 'pg_catalog.pg_class'::regclass AND k.oid = d.objid
+        LEFT JOIN pg_catalog.pg_type t ON d.classid = 'pg_catalog.pg_type'::regclass AND t.oid = d.objid
+        WHERE ((d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND k.oid IS NULL)
+            OR (d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid IN (c.reltype, (SELECT typarray FROM pg_catalog.pg_type WHERE oid = c.reltype))))
+          AND (d.classid = 'pg_catalog.pg_proc'::regclass OR t.typtype = 'd' OR coalesce(p.polrelid, w.ev_class, a.adrelid, k.oid, c.oid) <> c.oid)
+          AND (w.oid IS NULL OR (SELECT r.relkind FROM pg_catalog.pg_class r WHERE r.oid = w.ev_class) NOT IN ('v', 'm'))
+        GROUP BY 1, 2, 3) o) AS needed_by
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -81,6 +97,7 @@ export const listRelations = async (sql: postgres.ISql): Promise<Relation[]> => 
     reads: row.reads ?? [],
     ownedBy: row.owned_by === null ? null : Number(row.owned_by),
     references: row.refs ?? [],
+    neededBy: row.needed_by ?? [],
   }))
 }
 

@@ -17,7 +17,7 @@ export interface Selection {
   onlyIncluded: boolean
   /** In the dump, with their rows where they have any. */
   relations: Relation[]
-  /** In the dump without rows: parents of a dumped table, which cannot be created without them. */
+  /** In the dump without rows, because something dumped cannot be created without them: parents, or the argument of a function. */
   withoutRows: Relation[]
   excluded: Relation[]
   danglingKeys: DanglingKey[]
@@ -52,7 +52,7 @@ export const selectRelations = (all: readonly Relation[], include: readonly stri
   const byOid = new Map(all.map((relation) => [relation.oid, relation]))
   const children = index(all, ({ parents }) => parents)
   const viewsOf = index(all, ({ reads }) => reads)
-  const parents = (child: Relation) => child.parents.map((oid) => byOid.get(oid)).filter(isRelation)
+  const foundations = (relation: Relation) => [...relation.parents, ...relation.reads].map((oid) => byOid.get(oid)).filter(isRelation)
   const meant = (texts: readonly string[], kind: string): Set<Relation> => {
     const found = new Set<Relation>()
     for (const text of texts) {
@@ -85,12 +85,16 @@ export const selectRelations = (all: readonly Relation[], include: readonly stri
   const kept = new Set([...wanted].map(({ oid }) => oid))
   const relations = [...wanted].filter(({ ownedBy }) => ownedBy === null || kept.has(ownedBy))
   const dumped = new Set(relations)
-  const withoutRows = [...spread(relations, parents)].filter((relation) => !dumped.has(relation))
+  const needed = all.filter((relation) => !dumped.has(relation) && relation.neededBy.some(({ table }) => table === null || kept.has(table)))
+  for (const relation of needed) {
+    warnings.push(`${nameOf(relation)} is left out with its rows only: ${relation.neededBy[0]?.what ?? 'something'} cannot be made without it`)
+  }
+  const withoutRows = [...spread([...relations, ...needed], foundations)].filter((relation) => !dumped.has(relation))
   const filled = new Set(relations.map(({ oid }) => oid))
   const present = new Set([...filled, ...withoutRows.map(({ oid }) => oid)])
   const danglingKeys = relations.flatMap((relation) =>
     relation.references
-      .filter(({ table }) => !filled.has(table))
+      .filter(({ table }) => byOid.has(table) && !filled.has(table))
       .map(({ constraint }) => ({ schema: relation.schema, table: relation.name, constraint })),
   )
   for (const { schema, table, constraint } of danglingKeys) {
