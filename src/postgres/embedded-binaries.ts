@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, cp, mkdir, readFile, rename, rm, symlink } from 'node:fs/promises'
+import { chmod, cp, mkdir, readdir, readFile, rename, rm, stat, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import { BackupdError, messageOf } from '../errors.js'
@@ -42,18 +42,29 @@ interface Attempt {
 
 const attempt = (native: string, user: UserId | undefined): Attempt => {
   const { error, status, stderr } = spawnSync(join(native, 'bin/postgres'), ['-V'], { cwd: '/', encoding: 'utf8', ...user })
-  const shared = spawnSync(join(native, 'bin/initdb'), ['-V'], { cwd: '/', encoding: 'utf8', ...user })
-  const works = error === undefined && status === 0 && shared.status === 0
-  return { works, why: error?.message ?? `${stderr}${shared.stderr}`.trim() }
+  const initdb = spawnSync(join(native, 'bin/initdb'), ['-V'], { cwd: '/', encoding: 'utf8', ...user })
+  const works = error === undefined && status === 0 && initdb.status === 0
+  return { works, why: error?.message ?? `${stderr}${initdb.stderr}`.trim() }
+}
+
+// Whatever the umask, which for root is often 077.
+const openToAll = async (folder: string): Promise<void> => {
+  await chmod(folder, 0o755)
+  for (const entry of await readdir(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name)
+    if (entry.isDirectory()) await openToAll(path)
+    else if (entry.isFile()) await chmod(path, ((await stat(path)).mode & 0o100) === 0 ? 0o644 : 0o755)
+  }
 }
 
 const copyTo = async (folder: string, place: string): Promise<void> => {
   const fresh = `${place}.${randomUUID()}`
-  await mkdir(dirname(place), { recursive: true, mode: 0o755 })
+  const parent = dirname(place)
+  if ((await mkdir(parent, { recursive: true })) !== undefined) await chmod(parent, 0o755)
   try {
     await cp(join(folder, 'native'), join(fresh, 'native'), { recursive: true, verbatimSymlinks: true })
     await makeLinks(fresh)
-    await chmod(fresh, 0o755)
+    await openToAll(fresh)
     await rename(fresh, place).catch((error: unknown) => {
       // Another process was faster.
       if (!existsSync(place)) throw error
@@ -65,16 +76,17 @@ const copyTo = async (folder: string, place: string): Promise<void> => {
 
 /**
  * The folder that holds `bin/postgres` and `bin/initdb`, which the server's user can run. Where the package itself will not do,
- * because it lies under a folder closed to that user (such as /root) or came without its links, a copy is made once.
+ * because it lies under a folder closed to that user (such as /root) or came without its links, a copy is made once: under `home` for an ordinary user, else under `shared`, which everybody can enter.
  */
-export const serverBinaries = async ({ home, server }: EmbeddedFiles): Promise<string> => {
-  const folder = packageFolder()
+export const serverBinaries = async (
+  { home, server }: Pick<EmbeddedFiles, 'home' | 'server'>, folder = packageFolder(), shared = '/var/cache/backupd',
+): Promise<string> => {
   const native = join(folder, 'native')
   await makeLinks(folder).catch(() => undefined)
   const first = attempt(native, server)
   if (first.works) return native
   const { version } = JSON.parse(await readFile(join(folder, 'package.json'), 'utf8')) as { version: string }
-  const place = join(server === undefined ? home : '/var/cache/backupd', `postgresql-${version}`)
+  const place = join(server === undefined ? home : shared, `postgresql-${version}`)
   try {
     if (!existsSync(place)) await copyTo(folder, place)
   } catch (error) {

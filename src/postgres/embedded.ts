@@ -109,7 +109,8 @@ const lostRace = async (files: EmbeddedFiles): Promise<boolean> =>
 
 const startFailure = async (files: EmbeddedFiles, last: unknown): Promise<BackupdError> =>
   new BackupdError('catalog.embedded_start', `the embedded catalog in ${files.home} does not start: ${redact(messageOf(last))}`, {
-    kind: 'configuration', retryable: true, cause: last, hint: `See ${files.log}.`,
+    kind: 'configuration', retryable: true, cause: last,
+    hint: codeOf(last) === '28P01' ? `${files.password} is not the file that the catalog was made with; bring that one back.` : `See ${files.log}.`,
     details: { log: (await logTail(files)).map(redact) },
   })
 

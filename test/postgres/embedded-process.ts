@@ -1,7 +1,31 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { openCatalog, type Catalog } from '../../src/catalog/connect.js'
+import { silentLog } from '../../src/log.js'
 import type { Account } from '../support/unprivileged.js'
+
+/** The embedded catalog under `stateDir`, opened by this process. */
+export const open = (stateDir: string, signal = new AbortController().signal): Promise<Catalog> =>
+  openCatalog({ databaseUrl: undefined, stateDir, log: silentLog(), signal })
+
+/** What the server's own file says. */
+export const pidIn = (state: string): number | undefined => {
+  const file = join(state, 'catalog/pgdata/postmaster.pid')
+  return existsSync(file) ? Number(readFileSync(file, 'utf8').split('\n')[0]) : undefined
+}
+
+/** Whether a process runs; a zombie does not. */
+export const alive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  } catch {
+    return false
+  }
+}
 
 const module = (path: string): string => JSON.stringify(fileURLToPath(new URL(`../../src/${path}`, import.meta.url)))
 

