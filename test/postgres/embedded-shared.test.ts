@@ -119,7 +119,7 @@ t.test('an initialisation that was killed leaves nothing that looks like a catal
 
 // An ordinary user runs all of the above as one, and has nobody else to be.
 const alone = process.getuid?.() !== 0 ? 'this is an ordinary user already'
-  : reachableByAnybody(fileURLToPath(import.meta.url)) ? false : 'the checkout lies under a folder that other users cannot enter'
+  : reachableByAnybody(fileURLToPath(new URL('.', import.meta.url)).replace(/\/$/, '')) ? false : 'the checkout lies under a folder that other users cannot enter'
 t.test('as an ordinary user, and root beside it', { skip: alone }, async (t) => {
   const state = tempDir(t)
   const account = unprivileged() ?? { uid: 65_534, gid: 65_534 }
