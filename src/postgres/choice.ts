@@ -104,7 +104,7 @@ const narrow = (entries: readonly ArchiveEntry[], texts: readonly string[], prer
   const defaults = [...chosen].flatMap(after).filter(({ type }) => type === 'DEFAULT')
   const needed = prerequisites ? spread([...chosen, ...defaults], (entry) => before(entry)) : chosen
   const isKept = (entry: ArchiveEntry): boolean => chosen.has(entry) || needed.has(entry)
-  const lost = spread(entries.filter((entry) => relations.has(entry.type) && !isKept(entry)), (entry) => after(entry).filter((other) => !isKept(other)))
+  const lost = spread(entries.filter((entry) => databaseWide.has(entry.type) || (relations.has(entry.type) && !isKept(entry))), (entry) => after(entry).filter((other) => !isKept(other)))
   const belongs = (entry: ArchiveEntry): boolean => {
     const owners = before(entry)
     if (entry.type === 'TABLE DATA' || entry.type === 'MATERIALIZED VIEW DATA' || entry.type === 'SEQUENCE SET') return owners.some((owner) => chosen.has(owner) || (owner.type === 'SEQUENCE' && needed.has(owner)))
@@ -112,7 +112,7 @@ const narrow = (entries: readonly ArchiveEntry[], texts: readonly string[], prer
   }
   return new Set(entries.filter((entry) => {
     if (settings.has(entry.type)) return true
-    if (databaseWide.has(entry.type) || (lost.has(entry) && !isKept(entry))) return false
+    if (lost.has(entry)) return false
     if (relations.has(entry.type)) return isKept(entry)
     if (parts.has(entry.type) && before(entry).some((owner) => relations.has(owner.type) || parts.has(owner.type))) return belongs(entry)
     return prerequisites
