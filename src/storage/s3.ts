@@ -41,6 +41,8 @@ const TiB = 2 ** 40
 const day = 86_400_000
 
 const loadSdk = async (): Promise<typeof Sdk> => {
+  // Which Node the SDK will need next year is a matter for our releases, not for the terminal of who runs a backup.
+  process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true'
   try {
     return await import('@aws-sdk/client-s3')
   } catch (error) {

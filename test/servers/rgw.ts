@@ -96,7 +96,8 @@ export const startRgw = async ({ tls }: { tls?: { cert: string; key: string } } 
     await rm(dir, { recursive: true, force: true })
   }
   const start = (program: string, ...args: string[]): void => {
-    const child = spawn(program, ['-c', join(dir, 'ceph.conf'), '-f', ...args], { stdio: 'ignore' })
+    // Dies with us, even if we are killed.
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', program, '-c', join(dir, 'ceph.conf'), '-f', ...args], { stdio: 'ignore' })
     child.on('error', () => undefined)
     children.push(child)
   }
