@@ -1,4 +1,4 @@
-import { and, desc, eq, inArray, isNull, sql } from 'drizzle-orm'
+import { and, desc, eq, inArray, isNotNull, isNull, sql } from 'drizzle-orm'
 import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
 import { backupExecutions, backupSchedules, recoveryExecutions } from './schema.js'
@@ -82,6 +82,19 @@ export const requestCancel = async (db: Db, id: number): Promise<Execution | und
     .where(and(eq(backupExecutions.id, id), inArray(backupExecutions.status, ['running', 'verifying'])))
     .returning())[0]
 }
+
+/** Executions whose worker was lost and whose objects may still be in the storage; `old` when that was more than two minutes ago. */
+export const listLeftovers = async (db: Db, limit = 20): Promise<{ execution: Execution; old: boolean }[]> =>
+  db.select({ execution: backupExecutions, old: sql<boolean>`completed_at < clock_timestamp() - interval '2 minutes'` }).from(backupExecutions)
+    .where(and(eq(backupExecutions.status, 'failed'), sql`execution_metadata ->> 'leftovers' = 'true'`))
+    .orderBy(sql`random()`).limit(limit)
+
+/** Cancels the runs of a schedule that the clock has queued and nobody has begun: it was switched off. */
+export const cancelSwitchedOff = (db: Db, schedule: number): Promise<Execution[]> =>
+  db.update(backupExecutions)
+    .set({ status: 'cancelled', completed_at: clock, updated_at: clock, error_message: 'cancelled before it began: the schedule was switched off' })
+    .where(and(eq(backupExecutions.schedule_id, schedule), eq(backupExecutions.status, 'pending'), eq(backupExecutions.triggered_by, 'schedule'), isNotNull(backupExecutions.attempt)))
+    .returning()
 
 /**
  * Removes the record of an execution whose objects are gone; recoveries from it keep its `source_backup_id`, and copies become backups

@@ -15,12 +15,14 @@ export interface CommandEntry {
 
 /** Every command, in the order in which help lists them. */
 export const commands: readonly CommandEntry[] = [
+  { name: 'daemon', summary: 'keep the schedules, as a service', load: () => import('./daemon.js') },
   { name: 'migrate', summary: 'bring the catalog to the schema of this version, or back', load: () => import('./migrate.js') },
   { name: 'source', summary: 'databases to back up', load: () => import('./source.js') },
   { name: 'storage', summary: 'places for backups', load: () => import('./storage.js') },
   { name: 'schedule', summary: 'what is backed up when, and where to', load: () => import('./schedule.js') },
   { name: 'key', summary: 'keys that backups are encrypted to', load: () => import('./key.js') },
   { name: 'run-now', summary: 'back up now', load: () => import('./run-now.js') },
+  { name: 'cancel', summary: 'end a run that is waiting or running', load: () => import('./cancel.js') },
   { name: 'list', summary: 'executions, newest first', load: () => import('./list.js') },
   { name: 'show', summary: 'everything about one execution', load: () => import('./show.js') },
   { name: 'verify', summary: 'read a backup back and check it', load: () => import('./verify.js') },

@@ -1,0 +1,57 @@
+import { schedule, type ScheduledTask } from 'node-cron'
+import { messageOf } from '../errors.js'
+import type { Log } from '../log.js'
+
+/** How often the clock on the wall is compared with the one that cannot be set. Milliseconds. */
+const GUARD = 5_000
+const JUMP = 2_000
+
+/** Periodic work of this process, driven by node-cron. */
+export interface Periodic {
+  /** Does `work` every `seconds` (a divisor of 60); work that still runs is not started again. A failure is logged. */
+  every(seconds: number, name: string, work: () => Promise<void> | void): void
+  stop(): void
+}
+
+export const createPeriodic = (log: Log): Periodic => {
+  const tasks: ScheduledTask[] = []
+  const quiet = { info: () => undefined, warn: (text: string) => log.debug(text), error: (text: string | Error) => log.error(String(text)), debug: () => undefined }
+
+  // node-cron waits for a time on the wall. When that clock is put back by an hour, it would wait for an hour: it has to ask again.
+  let offset = Date.now() - performance.now()
+  const guard = setInterval(() => {
+    const found = Date.now() - performance.now()
+    if (Math.abs(found - offset) > JUMP) {
+      log.warn({ milliseconds: Math.round(found - offset) }, 'the clock of this machine was set')
+      for (const task of tasks) {
+        void task.stop()
+        void task.start()
+      }
+    }
+    offset = found
+  }, GUARD)
+
+  return {
+    every: (seconds, name, work) => {
+      const pattern = seconds < 60 ? `*/${seconds} * * * * *` : `0 */${Math.round(seconds / 60)} * * * *`
+      let busy = false
+      const once = async (): Promise<void> => {
+        if (busy) return
+        busy = true
+        try {
+          await work()
+        } catch (error) {
+          log.error({ task: name, error: messageOf(error) }, 'periodic work failed')
+        } finally {
+          busy = false
+        }
+      }
+      // A machine that is short of time skips a beat; that is no news.
+      tasks.push(schedule(pattern, () => void once(), { name, logger: quiet, suppressMissedWarning: true, timezone: 'UTC' }))
+    },
+    stop: () => {
+      clearInterval(guard)
+      for (const task of tasks) void task.destroy()
+    },
+  }
+}
