@@ -1,5 +1,3 @@
-import type { Lz4Native } from './lz4-native.js'
-
 // The LZ4 frame format: https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md
 export const MAGIC = 0x184d2204
 /** Blocks of at most 4 MiB, so that each of our frames is one block. */
@@ -13,6 +11,13 @@ const HEADER = 15
 /** From this level on the slower, denser compressor is used, as in the `lz4` command. */
 const DENSE_FROM = 3
 const sizesOfBlocks: Record<number, number> = { 4: 64 * 1024, 5: 256 * 1024, 6: 1024 * 1024, 7: 4 * 1024 * 1024 }
+
+/** What is used of the optional package `lz4`. Sizes are bytes; 0 is a block that did not fit. */
+export interface Lz4Native {
+  encodeBlock(input: Uint8Array, output: Uint8Array): number
+  decodeBlock(input: Uint8Array, output: Uint8Array): number
+  utils: { bindings: { compressHCLimited(input: Uint8Array, output: Uint8Array, size: number, level: number): number } }
+}
 
 /** Most bytes that a block of `size` plain bytes takes, as in lz4.h. */
 const blockBound = (size: number): number => size + Math.floor(size / 255) + 16

@@ -1,12 +1,7 @@
 import { messageOf } from '../errors.js'
 import { unavailable } from './errors.js'
-
-/** What is used of the optional package `lz4`. Sizes are bytes; 0 is a block that did not fit. */
-export interface Lz4Native {
-  encodeBlock(input: Uint8Array, output: Uint8Array): number
-  decodeBlock(input: Uint8Array, output: Uint8Array): number
-  utils: { bindings: { compressHCLimited(input: Uint8Array, output: Uint8Array, size: number, level: number): number } }
-}
+import { encodeFrame, type Lz4Native } from './lz4-frame.js'
+import { xxh32 } from './xxhash32.js'
 
 let loading: Promise<{ lz4: Lz4Native } | { missing: string }> | undefined
 
@@ -32,3 +27,7 @@ export const loadLz4 = async (): Promise<Lz4Native> => {
   if ('missing' in found) throw unavailable('lz4', found.missing)
   return found.lz4
 }
+
+/** Writes `input` as one frame to `output`; gives its length. */
+export const compressWithLz4 = async (level: number, input: Uint8Array, output: Buffer): Promise<number> =>
+  encodeFrame(await loadLz4(), xxh32, input, output, level)

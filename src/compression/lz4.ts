@@ -5,8 +5,7 @@ import { corrupt, unavailable } from './errors.js'
 import { checkedLevel } from './levels.js'
 import { decodeBlock } from './lz4-block.js'
 import { frameBound, headerLength, MAGIC, parseHeader, type FrameHeader } from './lz4-frame.js'
-import { findLz4 } from './lz4-native.js'
-import type { Lz4Work } from './lz4-thread.js'
+import { compressWithLz4, findLz4 } from './lz4-native.js'
 import { createPool } from './pool.js'
 import { skippable } from './skippable.js'
 import { createXxh32, xxh32 } from './xxhash32.js'
@@ -115,7 +114,7 @@ export const lz4: Codec = {
     const level = checkedLevel(lz4, wanted)
     const found = await findLz4()
     if ('missing' in found) throw unavailable('lz4', found.missing)
-    const pool = createPool<Lz4Work>(concurrency, new URL('./lz4-thread.js', import.meta.url))
+    const pool = createPool(concurrency, new URL('./lz4-thread.js', import.meta.url), compressWithLz4)
     return { compress: (bytes) => pool.run({ work: level, input: bytes, room: frameBound(bytes.length) }), close: () => pool.close() }
   },
   decompress: (source, { signal }) => decompress(source, signal),

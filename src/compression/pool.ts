@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import { BackupdError, messageOf } from '../errors.js'
-import type { Answer, Order } from './thread.js'
+import type { Answer, Order, Perform } from './thread.js'
 
 /** One thing to do: `work` says what, as the thread script understands it; `input` is copied, and the result is at most `room` bytes. */
 export interface Job<W> {
@@ -36,8 +36,14 @@ const threadFailed = (why: string): BackupdError =>
 const withRoom = (memory: Uint8Array, room: number): Uint8Array =>
   memory.length >= room ? memory : new Uint8Array(new SharedArrayBuffer(room))
 
-/** A pool of threads that run the module `script`, each started when there is work for it; as many as `concurrency` and the processor allow. */
-export const createPool = <W>(concurrency: number, script: URL): Pool<W> => {
+/** Jobs below this size are done on the spot: that takes less than a millisecond, starting a thread takes 30. */
+const SMALL = 128 * 1024
+
+/**
+ * A pool of threads that run the module `script`, which serves `perform`. Each is started when there is work for it; there are as many
+ * as `concurrency` and the processor allow.
+ */
+export const createPool = <W>(concurrency: number, script: URL, perform: Perform<W>): Pool<W> => {
   const size = Math.max(1, Math.min(concurrency, availableParallelism()))
   const queue: Waiting<W>[] = []
   const slots = new Set<Slot<W>>()
@@ -78,15 +84,24 @@ export const createPool = <W>(concurrency: number, script: URL): Pool<W> => {
     next(slot)
   }
 
+  const onTheSpot = async ({ work, input, room }: Job<W>): Promise<Buffer> => {
+    const output = Buffer.allocUnsafe(room)
+    return output.subarray(0, await perform(work, input, output))
+  }
+
+  const inThread = (job: Job<W>): Promise<Buffer> =>
+    new Promise((resolve, reject) => {
+      queue.push({ ...job, resolve, reject })
+      const idle = [...slots].find(({ current }) => current === undefined)
+      if (idle !== undefined) next(idle)
+      else if (slots.size < size) start()
+    })
+
   return {
-    run: (job) =>
-      new Promise((resolve, reject) => {
-        if (closed) return reject(threadFailed('the pool is closed'))
-        queue.push({ ...job, resolve, reject })
-        const idle = [...slots].find(({ current }) => current === undefined)
-        if (idle !== undefined) next(idle)
-        else if (slots.size < size) start()
-      }),
+    run: (job) => {
+      if (closed) return Promise.reject(threadFailed('the pool is closed'))
+      return job.input.length + job.room < 2 * SMALL ? onTheSpot(job) : inThread(job)
+    },
     close: async () => {
       closed = true
       for (const { reject } of queue.splice(0)) reject(threadFailed('the pool was closed'))

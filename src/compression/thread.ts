@@ -13,8 +13,11 @@ export interface Order<W> {
 /** What a thread sends back: how many bytes it wrote to `output`, or why it could not. */
 export type Answer = { length: number } | { error: string }
 
-/** Does the jobs that a pool sends to this thread, one after the other; `perform` writes to `output` and gives the number of bytes. */
-export const serve = <W>(perform: (work: W, input: Buffer, output: Buffer) => Promise<number>): void => {
+/** Does `work` on `input`; gives the number of bytes written to `output`. */
+export type Perform<W> = (work: W, input: Uint8Array, output: Buffer) => Promise<number>
+
+/** Does the jobs that a pool sends to this thread, one after the other. */
+export const serve = <W>(perform: Perform<W>): void => {
   const port = parentPort
   port?.on('message', ({ work, input, length, output }: Order<W>) => {
     perform(work, Buffer.from(input.buffer, 0, length), Buffer.from(output.buffer)).then(

@@ -16,6 +16,8 @@ export interface FrameStart {
   /** Plain bytes of the whole frame, where told. */
   contentSize: bigint | undefined
   checksum: boolean
+  /** Bytes that a decoder has to keep. */
+  window: number
 }
 
 /** Reads the header of a frame behind its magic number; undefined when it is not one. */
@@ -33,7 +35,9 @@ export const readStart = async (reader: ByteReader, exactly: Exactly): Promise<F
     sizeLength === 0 ? undefined
     : sizeLength === 8 ? size.readBigUInt64LE()
     : BigInt(size.readUIntLE(0, sizeLength) + (sizeLength === 2 ? 256 : 0))
-  return { bytes: Buffer.concat([MAGIC_BYTES, descriptor, rest]), contentSize, checksum: (flags & 0b100) !== 0 }
+  const [exponent, eighths] = [(rest[0] as number) >> 3, (rest[0] as number) & 0b111]
+  const window = single ? Number(contentSize) : 2 ** (10 + exponent) * (1 + eighths / 8)
+  return { bytes: Buffer.concat([MAGIC_BYTES, descriptor, rest]), contentSize, checksum: (flags & 0b100) !== 0, window }
 }
 
 /** The bytes of a frame's blocks and of its checksum, one piece per block, each of which decompresses to at most 128 KiB. Throws `damaged` where they are not blocks. */

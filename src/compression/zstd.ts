@@ -9,11 +9,12 @@ import { skippable } from './skippable.js'
 import { throughTransform } from './transform.js'
 import { MAGIC, readBlocks, readStart } from './zstd-frame.js'
 import { zstdNative } from './zstd-native.js'
-import type { ZstdWork } from './zstd-thread.js'
-import { compressBound, loadZstdWasm } from './zstd-wasm.js'
+import { compressBound, loadZstdWasm, workInWasm } from './zstd-wasm.js'
 
 /** Frames up to this many plain bytes are decompressed whole and side by side; larger ones, as the `zstd` command makes, piece by piece. */
 const WHOLE = 8 * 1024 * 1024
+/** As the `zstd` command without --long. */
+const LARGEST_WINDOW = 128 * 1024 * 1024
 /** Frames in flight when reading: one ahead of the threads. */
 const READ_WINDOW = Math.min(4, availableParallelism() + 1)
 const threadScript = new URL('./zstd-thread.js', import.meta.url)
@@ -66,7 +67,7 @@ const frameDecoder = (): FrameDecoder => {
       close: () => Promise.resolve(),
     }
   }
-  const pool = createPool<ZstdWork>(READ_WINDOW - 1, threadScript)
+  const pool = createPool(READ_WINDOW - 1, threadScript, workInWasm)
   return {
     whole: (bytes, size) => pool.run({ work: { size }, input: bytes, room: size }).catch((error: unknown) => Promise.reject(refused(error))),
     pieces: wasmPieces,
@@ -78,6 +79,9 @@ const frameDecoder = (): FrameDecoder => {
 const nextFrame = async (reader: ByteReader): Promise<{ bytes: Buffer; size: number } | { pieces: ByteSource }> => {
   const start = await readStart(reader, exactly)
   if (start === undefined) throw damaged('the header of a frame is wrong')
+  if (start.window > LARGEST_WINDOW) {
+    throw damaged(`a frame asks for ${Math.ceil(start.window / 2 ** 20)} MiB of memory, more than the 128 MiB of zstd; if it was made so on purpose, zstd -d --long=31 reads it`)
+  }
   const blocks = readBlocks(reader, start, exactly, damaged)
   const pieces = [start.bytes]
   if (start.contentSize === undefined || start.contentSize > WHOLE) return { pieces: joined(pieces, blocks) }
@@ -129,7 +133,7 @@ export const zstd: Codec = {
     const level = checkedLevel(zstd, wanted)
     const native = zstdNative
     if (native !== undefined) return { compress: (frame) => native.compress(frame, level), close: () => Promise.resolve() }
-    const pool = createPool<ZstdWork>(concurrency, threadScript)
+    const pool = createPool(concurrency, threadScript, workInWasm)
     return { compress: (bytes) => pool.run({ work: { level }, input: bytes, room: compressBound(bytes.length) }), close: () => pool.close() }
   },
   decompress: (source, { signal }) => decompress(source, signal),

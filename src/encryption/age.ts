@@ -15,6 +15,7 @@ const BATCH = 16
 /** A header larger than this is not one; each recipient takes about 100 bytes. */
 const LARGEST_HEADER = 64 * 1024
 const CIPHER = 'chacha20-poly1305'
+const NOTHING = Buffer.alloc(0)
 
 const corrupt = (why: string, cause?: unknown): BackupdError =>
   new BackupdError('encryption.corrupt', `the encrypted data is damaged: ${why}`, {
@@ -35,6 +36,12 @@ const chunkNonce = (index: number, last: boolean): Buffer => {
 
 /** The header for `recipients`, and the file key that it wraps. */
 const createHeader = async (recipients: readonly string[]): Promise<{ header: Uint8Array; fileKey: Uint8Array }> => {
+  if (recipients.length === 0) {
+    throw new BackupdError('encryption.no_recipient', 'there is no key to encrypt to', {
+      kind: 'configuration',
+      hint: 'Make one with `backupd key generate`, or add a public key with `backupd key add`.',
+    })
+  }
   const encrypter = new Encrypter()
   for (const recipient of recipients) encrypter.addRecipient(parseRecipient(recipient))
   let fileKey = new Uint8Array()
@@ -84,17 +91,39 @@ const createQueue = () => {
 const createBatch = (chunkSize: number) => {
   let buffer = Buffer.allocUnsafeSlow(BATCH * chunkSize)
   let filled = 0
+  let fresh = true
   return {
     add: (bytes: Uint8Array): void => {
       buffer.set(bytes, filled)
       filled += bytes.length
     },
     full: (): boolean => filled + chunkSize > buffer.length,
-    take: (): Buffer => {
+    /** What was collected; the first time with `start` in front. */
+    take: (start: Buffer = NOTHING): Buffer => {
       const taken = buffer.subarray(0, filled)
       buffer = Buffer.allocUnsafeSlow(BATCH * chunkSize)
       filled = 0
-      return taken
+      const first = fresh && start.length > 0
+      fresh = false
+      return first ? Buffer.concat([start, taken]) : taken
+    },
+  }
+}
+
+/** What encrypts one stream: `start` is what its file begins with; `seal` takes chunks off the queue. */
+const createSealer = async (recipients: readonly string[], queue: ReturnType<typeof createQueue>, batch: ReturnType<typeof createBatch>) => {
+  const { header, fileKey } = await createHeader(recipients)
+  const nonce = randomBytes(NONCE)
+  const key = payloadKey(fileKey, nonce)
+  let index = 0
+  return {
+    start: Buffer.concat([header, nonce]),
+    seal: (length: number, last: boolean): void => {
+      const cipher = createCipheriv(CIPHER, key, chunkNonce(index, last), { authTagLength: TAG })
+      index += 1
+      for (const piece of queue.take(length)) batch.add(cipher.update(piece))
+      cipher.final()
+      batch.add(cipher.getAuthTag())
     },
   }
 }
@@ -104,36 +133,22 @@ const createBatch = (chunkSize: number) => {
  * Fails with `encryption.no_recipient` and `key.recipient_invalid`.
  */
 export async function* encrypt(source: ByteSource, { recipients }: { recipients: readonly string[] }): AsyncGenerator<Buffer, void, void> {
-  if (recipients.length === 0) {
-    throw new BackupdError('encryption.no_recipient', 'there is no key to encrypt to', {
-      kind: 'configuration',
-      hint: 'Make one with `backupd key generate`, or add a public key with `backupd key add`.',
-    })
-  }
-  const { header, fileKey } = await createHeader(recipients)
-  const nonce = randomBytes(NONCE)
-  const key = payloadKey(fileKey, nonce)
   const queue = createQueue()
   const batch = createBatch(CHUNK + TAG)
-  let index = 0
-  const seal = (length: number, last: boolean): void => {
-    const cipher = createCipheriv(CIPHER, key, chunkNonce(index, last), { authTagLength: TAG })
-    index += 1
-    for (const piece of queue.take(length)) batch.add(cipher.update(piece))
-    cipher.final()
-    batch.add(cipher.getAuthTag())
-  }
-  yield Buffer.concat([header, nonce])
+  let sealer: Awaited<ReturnType<typeof createSealer>> | undefined
   for await (const bytes of source) {
+    // Started in here, so that whatever fails closes the source.
+    sealer ??= await createSealer(recipients, queue, batch)
     if (bytes.length > 0) queue.add(asBuffer(bytes))
     // A full chunk waits for a byte behind it: only then is it known not to be the last, which its nonce has to say.
     while (queue.length > CHUNK) {
-      seal(CHUNK, false)
-      if (batch.full()) yield batch.take()
+      sealer.seal(CHUNK, false)
+      if (batch.full()) yield batch.take(sealer.start)
     }
   }
-  seal(queue.length, true)
-  yield batch.take()
+  sealer ??= await createSealer(recipients, queue, batch)
+  sealer.seal(queue.length, true)
+  yield batch.take(sealer.start)
 }
 
 const MAC_LINE = Buffer.from('\n--- ')
