@@ -47,7 +47,7 @@ export interface TestServer {
 }
 
 const fast = {
-  fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', shared_buffers: '64MB', max_connections: '60', max_wal_size: '512MB',
+  fsync: 'off', full_page_writes: 'off', shared_buffers: '64MB', max_connections: '60', max_wal_size: '512MB',
   autovacuum: 'off', lc_messages: 'C', log_min_messages: 'warning', dynamic_shared_memory_type: 'mmap',
 }
 
@@ -132,7 +132,7 @@ export const startPostgres = async (options: ServerOptions = {}): Promise<TestSe
     server = child
     for (const until = Date.now() + 60_000; ; await sleep(15)) {
       const text = readFileSync(log, 'utf8')
-      if (text.includes('ready to accept connections')) return true
+      if (/ready to accept (read[- ]only )?connections/.test(text)) return true
       if (gone(child) && /could not bind|Address already in use/.test(text)) return false
       if (gone(child) || Date.now() > until) throw new Error(`PostgreSQL ${version} did not start:\n${text}`)
     }
