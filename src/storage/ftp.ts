@@ -170,7 +170,7 @@ const openStorage = (config: FtpConfig, { log, retryFor }: StorageContext): Stor
     }
   }
 
-  const attempt = async (tail: Tail, path: string, again: boolean, signal: AbortSignal, progress: () => void): Promise<void> => {
+  const attempt = async (tail: Tail, path: string, again: boolean, signal: AbortSignal, reached: (offset: number) => void): Promise<void> => {
     const session = await pool.take(signal)
     const stop = linkedAbort(signal)
     const watch = confirm(tail, path, stop.signal)
@@ -181,7 +181,7 @@ const openStorage = (config: FtpConfig, { log, retryFor }: StorageContext): Stor
       if (from < tail.start() || from > tail.end()) {
         throw storageError('storage.incomplete', `write of ${path}: the connection broke and the server has ${from} bytes, of which those from ${tail.start()} on could be sent again`, { retryable: false })
       }
-      if (from > tail.start()) progress()
+      reached(from)
       tail.confirm(from)
       if (!(tail.ended() && there === tail.end())) await store(session, path, from, tail.from(from))
       const size = await sizeOf(session, path)
@@ -203,10 +203,15 @@ const openStorage = (config: FtpConfig, { log, retryFor }: StorageContext): Stor
   const fill = async (path: string, source: ByteSource, signal: AbortSignal): Promise<number> => {
     const tail = tailOf(source, keep, signal)
     const clock = retryClock({ retryFor, signal, log, what: `write of ${path}` })
+    let confirmed = 0
+    const reached = (offset: number): void => {
+      if (offset > confirmed) clock.progress()
+      confirmed = Math.max(confirmed, offset)
+    }
     try {
       for (let again = false; ; again = true) {
         try {
-          await attempt(tail, path, again, signal, clock.progress)
+          await attempt(tail, path, again, signal, reached)
           return tail.end()
         } catch (error) {
           const broken = tail.failure()

@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { once } from 'node:events'
+import { once, setMaxListeners } from 'node:events'
 import { readFile } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import type SftpClient from 'ssh2-sftp-client'
@@ -116,6 +116,7 @@ export const openSession = async (login: SftpLogin, log: Log, signal: AbortSigna
   const { default: Client } = await import('ssh2-sftp-client')
   const what = `login to ${login.username}@${login.host}:${login.port}`
   const gone = new AbortController()
+  setMaxListeners(0, gone.signal)
   const lose = (error: unknown): void => {
     if (!gone.signal.aborted) gone.abort(sftpFailure(error, what))
   }

@@ -17,6 +17,8 @@ export interface FaultSubject {
   port: number
   /** Configuration of a storage on `folder`, reached through `port`. */
   config(folder: string, port: number): Record<string, unknown>
+  /** For a protocol that needs more than one port. Default: one proxy in front of `port`. */
+  startProxy?: (seed: number) => Promise<Proxy>
   /** Bytes of a larger object, some chunks long. Default 20 MB. */
   size?: number
   /** Chunks of one object in flight. Default 3. */
@@ -52,7 +54,7 @@ export const faultSuite = async (t: Test, subject: FaultSubject): Promise<void> 
 
   const withProxy = async (run: (around: { proxy: Proxy; through: Storage; direct: Storage }) => Promise<void>, { retryFor = 20_000, seed = 1, silent = 2_000 } = {}): Promise<void> => {
     silence.limit = silent
-    const proxy = await startProxy({ port: subject.port, seed })
+    const proxy = await (subject.startProxy?.(seed) ?? startProxy({ port: subject.port, seed }))
     const folder = freshFolder()
     const context = { log: silentLog(), parallelUploads: subject.parallelUploads ?? 3 }
     const through = await openStorage(subject.type, subject.config(folder, proxy.port), { ...context, retryFor })

@@ -47,8 +47,17 @@ export const seeded = (seed: number): (() => number) => {
 
 const queueLimit = 4 * 1024 * 1024
 
+export interface ProxyOptions {
+  /** Of the server. */
+  port: number
+  host?: string
+  seed?: number
+  /** Where it listens itself. Default: any free port. */
+  listen?: { host: string; port: number }
+}
+
 /** A TCP proxy on a free loopback port in front of `port`, that does to connections what networks do. */
-export const startProxy = async ({ port: target, host = '127.0.0.1', seed = 1 }: { port: number; host?: string; seed?: number }): Promise<Proxy> => {
+export const startProxy = async ({ port: target, host = '127.0.0.1', seed = 1, listen = { host: '127.0.0.1', port: 0 } }: ProxyOptions): Promise<Proxy> => {
   let faults: Faults = {}
   let connections = 0
   let hurt = 0
@@ -132,7 +141,7 @@ export const startProxy = async ({ port: target, host = '127.0.0.1', seed = 1 }:
   const listener = createServer({ allowHalfOpen: true }, serve)
   await new Promise<void>((done, failed) => {
     listener.once('error', failed)
-    listener.listen(0, '127.0.0.1', done)
+    listener.listen(listen.port, listen.host, done)
   })
   return {
     port: (listener.address() as AddressInfo).port,
