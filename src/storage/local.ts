@@ -61,9 +61,16 @@ const openLocal = ({ base_path: base, require_mount: requireMount = false }: Loc
 
   const checkMount = async (): Promise<void> => {
     if (!requireMount) return
-    const device = async (path: string): Promise<number | undefined> => (await stat(path).catch(() => undefined))?.dev
-    const own = await device(base)
-    if (own === undefined || own === (await device('/'))) throw storageError('storage.not_mounted', `${base} is not on a file system of its own`)
+    // base_path itself may be yet to be made.
+    const device = async (path: string): Promise<number> => {
+      try {
+        return (await stat(path)).dev
+      } catch (error) {
+        if (!missing(error) || path === '/') throw error
+        return device(dirname(path))
+      }
+    }
+    if ((await device(base)) === (await device('/'))) throw storageError('storage.not_mounted', `${base} is not on a file system of its own`)
   }
 
   const fill = async (path: string, source: ByteSource, signal: AbortSignal): Promise<number> => {
