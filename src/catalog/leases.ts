@@ -1,4 +1,4 @@
-import { and, eq, gt, sql, type SQL } from 'drizzle-orm'
+import { and, eq, isNotNull, sql, type SQL } from 'drizzle-orm'
 import type { AnyPgColumn } from 'drizzle-orm/pg-core'
 
 /** How long a claim holds without being renewed. */
@@ -16,9 +16,12 @@ interface Leased {
   lease_expires_at: AnyPgColumn
 }
 
-/** That `worker` still has row `id`. Every write of a worker is under this condition, so that one that froze changes nothing later. */
+/**
+ * That `worker` still has row `id`. Every write of a worker is under this condition, so that one that froze changes nothing later. A
+ * lease that ran out while nobody took the row over still holds: the catalog may have been away for minutes, and the work went on.
+ */
 export const holds = (table: Leased, id: number, worker: string): SQL | undefined =>
-  and(eq(table.id, id), eq(table.worker_id, worker), gt(table.lease_expires_at, clock))
+  and(eq(table.id, id), eq(table.worker_id, worker), isNotNull(table.lease_expires_at))
 
 /** What renewing a lease says. */
 export interface Renewal {
