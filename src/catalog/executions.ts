@@ -1,4 +1,4 @@
-import { and, desc, eq, inArray, isNotNull, isNull, sql } from 'drizzle-orm'
+import { and, desc, eq, inArray, isNotNull, isNull, lte, sql } from 'drizzle-orm'
 import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
 import { backupExecutions, backupSchedules, recoveryExecutions } from './schema.js'
@@ -82,6 +82,14 @@ export const requestCancel = async (db: Db, id: number): Promise<Execution | und
     .where(and(eq(backupExecutions.id, id), inArray(backupExecutions.status, ['running', 'verifying'])))
     .returning())[0]
 }
+
+/** The next attempt of an execution that has ended. */
+export const followUp = async (db: Db, id: number): Promise<Execution | undefined> =>
+  (await db.select().from(backupExecutions).where(eq(backupExecutions.retry_of, id)).limit(1))[0]
+
+/** Whether the lease of an execution has run out, by the database's clock. */
+export const leaseOver = async (db: Db, id: number): Promise<boolean> =>
+  (await db.select({ id: backupExecutions.id }).from(backupExecutions).where(and(eq(backupExecutions.id, id), lte(backupExecutions.lease_expires_at, clock)))).length > 0
 
 /** Executions whose worker was lost and whose objects may still be in the storage; `old` when that was more than two minutes ago. */
 export const listLeftovers = async (db: Db, limit = 20): Promise<{ execution: Execution; old: boolean }[]> =>

@@ -1,37 +1,63 @@
 import type { Command } from 'commander'
-import { listExecutions } from '../catalog/executions.js'
-import { removeWorker, registerWorker } from '../catalog/workers.js'
-import { hostname } from 'node:os'
+import { listExecutions, type Execution } from '../catalog/executions.js'
+import type { Schedule } from '../catalog/schedules.js'
+import { keepPresence } from '../daemon/presence.js'
+import { BackupdError } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
 import { runExecution } from '../operation/execution.js'
 import type { Tracker } from '../operation/progress.js'
 import { needSchedule, requestBackup } from '../operation/request.js'
-import { version } from '../version.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { executionText } from './execution.js'
+import { daemonAlive, followExecution } from './follow.js'
 import { showProgress } from './progress.js'
 
 /** How much the last good run of the schedule read, bytes: what the estimate goes by. */
 export const lastSize = async (env: Environment, scheduleId: number): Promise<number | undefined> =>
   (await listExecutions(env.catalog.db, { schedule: scheduleId, status: ['completed', 'verified'], limit: 1 }))[0]?.size_bytes
 
-const runHere = async (context: Context, env: Environment, name: string): Promise<void> => {
-  const schedule = await needSchedule(env, name)
-  const expected = await lastSize(env, schedule.id)
-  await registerWorker(env.catalog.db, { id: env.workerId, kind: 'cli', host: hostname(), pid: process.pid, version, state: 'running' })
+const runHere = async (context: Context, env: Environment, id: number, expected: number | undefined): Promise<Execution> => {
+  const leave = await keepPresence(env, 'cli')
   try {
-    const { id } = await requestBackup(env, schedule, 'manual')
     let tracker: Tracker | undefined
     const stop = showProgress(context.out, () => tracker?.progress, expected)
-    const row = await runExecution(env, id, { onTracker: (started) => (tracker = started) }).finally(stop)
-    context.out.result(row, () => executionText(row))
+    return await runExecution(env, id, { onTracker: (started) => (tracker = started) }).finally(stop)
+  } catch (error) {
+    // A daemon has come up meanwhile.
+    if (!(error instanceof BackupdError) || error.code !== 'execution.taken') throw error
+    return followExecution(context, env, id, expected)
   } finally {
-    await removeWorker(env.catalog.db, env.workerId).catch(() => undefined)
+    await leave()
   }
+}
+
+const runDetached = async (context: Context, env: Environment, schedule: Schedule): Promise<void> => {
+  if (!(await daemonAlive(env))) {
+    throw new BackupdError('daemon.none', 'no daemon is running that could do it', { hint: 'Start it with "backupd daemon", or leave out --detach to back up in this process.' })
+  }
+  const row = await requestBackup(env, schedule, 'manual')
+  context.out.result(row, () => `execution ${row.id} is queued; see "backupd show ${row.id}"`)
+}
+
+const runNow = async (context: Context, name: string, detach: boolean): Promise<void> => {
+  const env = await environmentOf(context)
+  const schedule = await needSchedule(env, name)
+  if (detach) return runDetached(context, env, schedule)
+  const expected = await lastSize(env, schedule.id)
+  const daemon = await daemonAlive(env)
+  const queued = await requestBackup(env, schedule, 'manual')
+  // A daemon may die before it begins; then the work is done here after all.
+  const followed = daemon ? await followExecution(context, env, queued.id, expected) : queued
+  const row = followed.status === 'pending' ? await runHere(context, env, followed.id, expected) : followed
+  context.out.result(row, () => executionText(row))
 }
 
 /** `backupd run-now SCHEDULE`: one backup, now. Exit 1 when it failed, 5 when what was stored is damaged, 4 when something is not set up. */
 export const define = (command: Command, run: Run): void => {
-  command.argument('<schedule>', 'name of the schedule').action((name: string) => run(async (context) => runHere(context, await environmentOf(context), name)))
+  command
+    .argument('<schedule>', 'name of the schedule')
+    .option('--detach', 'leave it to the daemon and return at once')
+    .addHelpText('after', '\nA daemon that runs does the work and this command follows it; without one, the work is done here. Ctrl-C cancels the backup.')
+    .action((name: string, { detach }: { detach?: boolean }) => run((context) => runNow(context, name, detach === true)))
 }

@@ -9,6 +9,7 @@ import { startHttp } from '../http/server.js'
 import type { Log } from '../log.js'
 import { newWorkerId, type Environment } from '../operation/environment.js'
 import { version } from '../version.js'
+import { lookAtEverything } from './checks.js'
 import { createLoop } from './loop.js'
 import { createMonitor } from './monitor.js'
 import { openWhenReachable } from './open.js'
@@ -96,6 +97,8 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
     loop.tick()
   })
   periodic.every(options.refresh, 'figures', refresh)
+  const check = async (): Promise<void> => monitor.setChecks(await lookAtEverything(env, catalog))
+  periodic.every(options.check, 'health', whenReachable(check))
   periodic.every(60, 'leftovers', whenReachable(() => reaper.sweepLeftovers()))
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))
   // The driver listens again after every lost connection; closing the catalog ends it.
@@ -105,6 +108,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   await monitor.refresh(catalog.db).catch((error: unknown) => pulse.failed(error))
   await manager.notify('READY=1', 'STATUS=running')
   log.info({ concurrency: config.concurrency }, 'ready')
+  void check().catch((error: unknown) => log.debug({ error: messageOf(error) }, 'health could not be looked at yet'))
 
   await aborted(undefined, [signal], new AbortController().signal)
   log.info({ reason: messageOf(signal.reason) }, 'stopping')

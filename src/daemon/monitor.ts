@@ -36,15 +36,13 @@ const schedulerEntry = (pulse: Pulse, live: boolean, now: number): HealthEntry =
 
 const named = (names: readonly string[]): string => (names.length > 5 ? `${names.slice(0, 5).join(', ')} and ${names.length - 5} more` : names.join(', '))
 
-const figureEntries = ({ schedules, storages, queue }: Figures, checkedAt: number): HealthEntry[] => {
+const figureEntries = ({ schedules, queue }: Figures, checkedAt: number): HealthEntry[] => {
   const active = schedules.filter((row) => row.active)
   const failed = active.filter((row) => row.last_status === 'failed' || row.last_status === 'corrupted').map((row) => row.name)
   const stuck = active.filter((row) => row.next_run === null).map((row) => row.name)
-  const sick = storages.filter((row) => row.active && !row.healthy).map((row) => row.name)
   return [
     { name: 'last_runs', checkedAt, status: failed.length > 0 ? 'warning' : 'healthy', message: failed.length > 0 ? `the last run failed of ${named(failed)}` : 'no schedule\'s last run failed' },
     { name: 'next_runs', checkedAt, status: stuck.length > 0 ? 'warning' : 'healthy', message: stuck.length > 0 ? `no next run is known of ${named(stuck)}` : 'every active schedule has a next run' },
-    { name: 'storages', checkedAt, status: sick.length > 0 ? 'warning' : 'healthy', message: sick.length > 0 ? `the last check failed of ${named(sick)}` : 'no storage\'s last check failed' },
     { name: 'leases', checkedAt, status: queue.expired > 0 ? 'warning' : 'healthy', message: queue.expired > 0 ? `${queue.expired} runs have lost their daemon` : 'every run has its daemon' },
   ]
 }

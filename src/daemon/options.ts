@@ -10,8 +10,10 @@ export type Perform = (env: Environment, execution: Execution, options: { onTrac
 export interface DaemonOptions {
   /** Seconds between two looks at the catalog; a divisor of 60. */
   tick: number
-  /** Seconds between two computations of health and figures; a divisor of 60. */
+  /** Seconds between two readings of the figures; a divisor of 60. */
   refresh: number
+  /** Seconds between two looks at sources, storages and tools; whole minutes. */
+  check: number
   /** How long an expired lease must have been seen before its work is taken away: a living worker renews every 2 s. */
   reapGrace: number
   /** The same after the catalog was away, when everybody's lease is late and connections come back one after the other. */
@@ -26,6 +28,7 @@ export interface DaemonOptions {
 export const defaultOptions: DaemonOptions = {
   tick: 5,
   refresh: 30,
+  check: 300,
   reapGrace: 4_000,
   reapGraceAfterOutage: 30_000,
   retryDelay: (attempt) => Math.min(30_000 * 4 ** (attempt - 1), 3_600_000),
