@@ -1,5 +1,5 @@
 import { mkdir, open, rm } from 'node:fs/promises'
-import { dirname, join, resolve } from 'node:path'
+import { join, resolve } from 'node:path'
 import type { Db } from '../catalog/connect.js'
 import { activeKeys, findKey, insertKey, listKeys, retireKey, type Key } from '../catalog/keys.js'
 import { listSchedules } from '../catalog/schedules.js'
@@ -24,7 +24,6 @@ const checkKeyName = (name: string): string => {
 
 const writeIdentity = async (file: string, identity: Secret, recipient: string): Promise<void> => {
   try {
-    await mkdir(dirname(file), { recursive: true, mode: 0o700 })
     const handle = await open(file, 'wx', 0o600)
     try {
       await handle.writeFile(identityFileText(identity, recipient, new Date()))
@@ -38,6 +37,14 @@ const writeIdentity = async (file: string, identity: Secret, recipient: string):
     }
     throw asBackupdError(error, 'key.file', `the private key could not be written to ${file}`, { kind: 'configuration', hint: 'Name a file that this user may write with --out.' })
   }
+}
+
+const ownFolder = async ({ config }: Environment): Promise<string> => {
+  const folder = identityFolder(config)
+  await mkdir(folder, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+    throw asBackupdError(error, 'key.file', `the folder ${folder} cannot be made`, { kind: 'configuration', hint: 'Make the state directory writable, or name a file with --out.' })
+  })
+  return folder
 }
 
 const register = (env: Environment, name: string, recipient: string, event: string): Promise<Key> =>
@@ -54,7 +61,7 @@ export const generateKey = async (env: Environment, wanted: { name: string; out?
   const name = checkKeyName(wanted.name)
   if ((await findKey(env.catalog.db, name)) !== undefined) throw exists(name)
   const { identity, recipient } = await generateIdentity()
-  const file = wanted.out === undefined ? join(identityFolder(env.config), `${name}.txt`) : resolve(wanted.out)
+  const file = wanted.out === undefined ? join(await ownFolder(env), `${name}.txt`) : resolve(wanted.out)
   await writeIdentity(file, identity, recipient)
   try {
     return { key: await register(env, name, recipient, 'key.generated'), file }
