@@ -293,6 +293,23 @@ export const storageSuite = async (t: Test, subject: StorageSubject): Promise<vo
       await storage.close()
     })
 
+    await s.test('memory does not grow with the object', async (c) => {
+      const folder = freshFolder()
+      const size = 300_000_000
+      const writer = spawn(process.execPath, [...process.execArgv, fileURLToPath(new URL('./streaming-writer.ts', import.meta.url))], {
+        env: { ...process.env, BACKUPD_TEST_WRITER: JSON.stringify({ type: subject.type, config: subject.config(folder), size, parallelUploads: subject.parallelUploads ?? 3 }) },
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      const said = await collect(writer.stdout as AsyncIterable<Uint8Array>)
+      const { grown, read } = JSON.parse(said.toString()) as { grown: number; read: unknown }
+      c.ok(grown < 120_000_000, `grown by ${Math.round(grown / 1e6)} MB for ${size / 1e6} MB`)
+      c.comment(`grown by ${Math.round(grown / 1e6)} MB`)
+      c.strictSame(read, await digestOf(bytes(2, size)))
+      const storage = await open({ folder })
+      for (const key of ['warm', 'large']) await storage.remove(key, { signal })
+      await storage.close()
+    })
+
     await s.test('what a killed process leaves is no object, and is swept', async (c) => {
       const folder = freshFolder()
       const storage = await open({ folder })
