@@ -12,7 +12,7 @@ const cache = join(root, '.cache', 'cli')
 const compile = (path: string, text: string): string =>
   ts.transpileModule(text, {
     fileName: path,
-    compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.NodeNext, moduleResolution: ts.ModuleResolutionKind.NodeNext, verbatimModuleSyntax: true },
+    compilerOptions: { target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext, moduleResolution: ts.ModuleResolutionKind.Bundler, verbatimModuleSyntax: true },
   }).outputText
 
 // What other tests may still be running stays for a day.
@@ -26,7 +26,7 @@ const sweep = (): void => {
 const build = (): string => {
   const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((path) => path.endsWith('.ts')).sort()
     .map((path) => ({ path, text: readFileSync(join(root, 'src', path), 'utf8') }))
-  const hash = createHash('sha256')
+  const hash = createHash('sha256').update(String(compile))
   for (const { path, text } of files) hash.update(`${path}\0${text}\0`)
   const home = join(cache, hash.digest('hex').slice(0, 20))
   const main = join(home, 'dist', 'main.js')
