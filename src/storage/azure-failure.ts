@@ -47,6 +47,8 @@ export const azureFailure = (error: unknown, what: string): BackupdError => {
   if (code === 'AuthenticationFailed' && /date header|too old|too far|clock/i.test(detail)) return say('storage.clock_skew')
   if (code === 'AuthenticationFailed' && /signature not valid in the specified time frame|expired/i.test(detail)) return say('storage.auth', 'The SAS token has expired or is not valid yet: make a new one, and check the clock.')
   if (code === 'BlobArchived') return say('storage.unsupported', 'The object is in the archive tier: rehydrate it first, or use access_tier Cool or Cold.')
+  // Azurite has the code of a missing right for it.
+  if (code === 'AuthorizationFailure' && /failed to authenticate/i.test(message)) return say('storage.auth')
   if (code !== undefined && codes[code] !== undefined) return say(codes[code])
   if (/less data than required|more data than original|aborted|socket hang up|premature/i.test(messageOf(error))) return say('storage.connection_lost')
   const status = typeof statusCode === 'number' ? httpFailure(statusCode) : undefined

@@ -129,8 +129,10 @@ const openStorage = (config: FtpConfig, { log, retryFor }: StorageContext): Stor
       // Ending before the server has done its part of the handshake breaks the session.
       if (!sent && client.ftp.dataSocket instanceof TLSSocket) await Promise.race([once(client.ftp.dataSocket, 'session'), sleep(200, AbortSignal.timeout(1_000))])
     }
+    const readable = Readable.from(body(), { objectMode: false, highWaterMark: 512 * 1024 })
+    readable.on('error', () => undefined)
     try {
-      await client.uploadFrom(Readable.from(body(), { objectMode: false, highWaterMark: 512 * 1024 }), at(path))
+      await client.uploadFrom(readable, at(path))
     } finally {
       client.prepareTransfer = prepare
     }
@@ -238,13 +240,16 @@ const openStorage = (config: FtpConfig, { log, retryFor }: StorageContext): Stor
 
   const download = async function* (session: FtpSession, path: string, offset: number, length: number, toEnd: boolean): AsyncGenerator<Uint8Array, void, undefined> {
     const stream = new PassThrough({ highWaterMark: 1024 * 1024 })
+    // The iterator throws it; nobody iterates any more when only the reply was lost.
+    stream.on('error', () => undefined)
     let got = 0
     const transfer = session.client.downloadTo(stream, session.at(path), offset)
     transfer.catch(async (error: unknown) => {
       stream.destroy(ftpFailure(await lateReason(session, error), `read of ${path}`))
     })
     try {
-      for await (const block of stream as AsyncIterable<Buffer>) {
+      // Left open when the last byte was given on, for the reply that is still to come.
+      for await (const block of stream.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
         const part = block.subarray(0, length - got)
         got += part.length
         yield part
@@ -252,9 +257,12 @@ const openStorage = (config: FtpConfig, { log, retryFor }: StorageContext): Stor
       }
       if (got === length && toEnd) await transfer
     } finally {
-      // All bytes are here, so the reply is on its way; else the transfer has to be broken off, and the connection with it.
+      // Anything but a complete transfer has to be broken off, and the connection with it.
       if (got === length && toEnd) transfer.then(() => pool.give(session), () => session.close())
-      else session.close()
+      else {
+        session.close()
+        stream.destroy()
+      }
     }
   }
 
