@@ -21,6 +21,8 @@ need procps has pkill
 need openssl has openssl
 need openssh-server has sshd
 need openssh-client has sftp
+need libnss-wrapper has_file '/usr/lib/*/libnss_wrapper.so'
+need curl has curl
 need proftpd-core has proftpd
 need proftpd-mod-crypto has_file '/usr/lib/proftpd/mod_tls.so'
 need ceph-mon has ceph-mon
