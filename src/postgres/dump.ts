@@ -53,6 +53,8 @@ export const dumpDatabase = (options: DumpOptions): ByteSource =>
           ...(options.snapshot === undefined ? [] : [`--snapshot=${options.snapshot}`]),
           ...(options.sections ?? []).map((section) => `--section=${section}`),
           ...(options.tables ?? []),
+          // Else they would be read in the encoding of the database.
+          ...(options.tables?.some((text) => /[^\0-\x7f]/.test(text)) ? ['--encoding=UTF8'] : []),
         ],
         env,
         failure: 'dump.failed',

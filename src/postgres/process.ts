@@ -142,15 +142,14 @@ export interface Feed {
   source: ByteSource
   /** Gets each chunk of stdout; default: thrown away. */
   onOutput?: (chunk: Buffer) => void
-  /** What happens to the rest of `source` when the program ends with 0 before it: read to its end (default), so that a damaged end is noticed, or left. */
-  rest?: 'drain' | 'leave'
 }
 
 /**
  * Runs `tool` with `source` on its stdin, waiting where it reads slowly. An error of the source ends the program and is what is
- * thrown; a program that fails first ends the source.
+ * thrown; a program that fails first ends the source. One that ends well before the source does not: that is read to its end, so that
+ * its last checks are not missed.
  */
-export const feedTool = async (tool: Tool, { source, onOutput, rest = 'drain' }: Feed): Promise<void> => {
+export const feedTool = async (tool: Tool, { source, onOutput }: Feed): Promise<void> => {
   const running = start(tool, 'pipe', [tool.path, ...tool.args])
   const { child, ended } = running
   const stdin = child.stdin as Writable
@@ -165,7 +164,7 @@ export const feedTool = async (tool: Tool, { source, onOutput, rest = 'drain' }:
     while (!done) {
       const next = chunks.next()
       if (state.over === 'no') await Promise.race([next, outcome])
-      if (state.over === 'badly' || (state.over === 'well' && rest === 'leave')) {
+      if (state.over === 'badly') {
         next.catch(() => undefined)
         break
       }

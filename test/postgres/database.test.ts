@@ -1,5 +1,5 @@
 import t from 'tap'
-import { countTables, createDatabase, databaseExists, dropDatabase, preflight } from '../../src/postgres/database.js'
+import { countTables, createDatabase, databaseExists, dropDatabase, preflight, replaceDatabase } from '../../src/postgres/database.js'
 import { parseConnection, withDatabase } from '../../src/postgres/connection.js'
 import { describeDatabase, type DatabaseShape } from '../../src/postgres/describe.js'
 import { withSql } from '../../src/postgres/sql.js'
@@ -94,3 +94,28 @@ t.test('everything that a database refers to is described', async (t) => {
   t.match(described, { database: 'postgres', encoding: 'UTF8', provider: 'libc', owner: 'postgres', superuser: true, inRecovery: false })
   t.ok(described.size > 1_000_000)
 })
+
+for (const major of [12, 18] as ServerMajor[]) {
+  void t.test(`a database of PostgreSQL ${major} takes the place of another one that is in use`, async (t) => {
+    const server = await startPostgres({ major })
+    t.teardown(() => server.stop())
+    const sql = connectTo(server.url())
+    for (const name of ['in use', 'new']) {
+      await sql.unsafe(`CREATE DATABASE "${name}"`)
+      const inside = connectTo(server.url(name))
+      await inside.unsafe(`CREATE TABLE "${name}" ()`)
+      await inside.end()
+    }
+    const guest = connectTo(server.url('in use'))
+    await guest`SELECT 1`
+    const connection = parseConnection(server.url('in use'))
+    const tables = () => withSql(connection, { signal }, (inside) => inside`SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'`)
+    await t.rejects(replaceDatabase(connection, 'not there', signal), { code: /./ })
+    t.same(await tables(), [{ name: 'in use' }])
+    t.equal(await replaceDatabase(connection, 'new', signal), undefined)
+    t.same(await tables(), [{ name: 'new' }])
+    t.same(await sql`SELECT datname AS name FROM pg_database WHERE datname !~ '^template' ORDER BY 1`, [{ name: 'in use' }, { name: 'postgres' }])
+    await guest.end({ timeout: 0 }).catch(() => undefined)
+    await sql.end()
+  })
+}

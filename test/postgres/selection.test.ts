@@ -14,6 +14,7 @@ import { chooseTools, findTools } from '../../src/postgres/tools.js'
 import { createHardDatabase, hardNames } from '../fixtures/hard-database.js'
 import { databaseContent } from '../support/content.js'
 import { startPostgres } from '../support/postgres-server.js'
+import { connectTo } from '../support/sql.js'
 
 const { signal } = new AbortController()
 const tools = chooseTools(await findTools(), 15)
@@ -139,4 +140,25 @@ t.test('a part of a hard database is dumped, restores by itself, and holds what 
   const everything = selectRelations(all, [], [])
   t.same(selectionArguments(everything), [])
   t.equal(everything.partial, false)
+})
+
+t.test('names beyond ASCII in a database of another encoding', async (t) => {
+  const server = await startPostgres({ major: 12 })
+  t.teardown(() => server.stop())
+  const admin = connectTo(server.url())
+  for (const encoding of ['LATIN1', 'SQL_ASCII']) {
+    await admin.unsafe(`CREATE DATABASE "${encoding}" TEMPLATE template0 ENCODING '${encoding}' LC_COLLATE 'C' LC_CTYPE 'C'`)
+    const sql = connectTo(server.url(encoding))
+    await sql.unsafe('CREATE TABLE "Größe" (v text); INSERT INTO "Größe" VALUES (\'ä\'); CREATE TABLE "naïve" (v text); CREATE TABLE plain (v text); INSERT INTO plain VALUES (\'ü\')').simple()
+    const source = parseConnection(server.url(encoding))
+    const target = withDatabase(source, 'target')
+    const all = await withSql(source, { signal }, listRelations)
+    const selection = selectRelations(all, [], ['Grö*'])
+    await createDatabase(target, await withSql(source, { signal }, describeDatabase), signal)
+    await restoreArchive({ connection: target, tools, signal, source: dumpDatabase({ connection: source, tools, signal, tables: selectionArguments(selection) }) })
+    t.same(await databaseContent(server.url('target')), (await databaseContent(server.url(encoding))).filter(({ table }) => !table.includes('Gr')), encoding)
+    await sql.end()
+    await dropDatabase(target, signal)
+  }
+  await admin.end()
 })
