@@ -30,7 +30,7 @@ export const createThrottle = (mbps: number): Throttle => {
   const bytesPerMs = (mbps * 1_000_000) / 8 / 1000
   const piece = Math.round(Math.min(LARGEST_PIECE, Math.max(SMALLEST_PIECE, bytesPerMs * PIECE_MS)))
   // When the line is free again, as if it were one wire: each piece takes its time on it, whichever stream it is of.
-  let freeAt = 0
+  let freeAt: number | undefined
   return {
     async *stage(source, signal) {
       for await (const bytes of source) {
@@ -39,9 +39,9 @@ export const createThrottle = (mbps: number): Throttle => {
           throwIfAborted(signal)
           const part = chunk.subarray(from, from + piece)
           // A pause earns no credit beyond one piece, else a burst would follow it.
-          const start = Math.max(freeAt, performance.now() - PIECE_MS)
-          freeAt = start + part.length / bytesPerMs
-          const delay = freeAt - performance.now()
+          const now = performance.now()
+          freeAt = Math.max(freeAt ?? now, now - PIECE_MS) + part.length / bytesPerMs
+          const delay = freeAt - now
           if (delay > 1) await wait(delay, signal)
           yield part
         }
