@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -8,7 +9,7 @@ import { execForm, lintDockerfile, parseDockerfile, words } from './dockerfile.j
 import { inImage, planBuild, prepareBase, runIsolated } from './image.js'
 
 // The image is made from nothing, compiler and all.
-t.setTimeout(900_000)
+t.setTimeout(1_500_000)
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const text = readFileSync(join(root, 'Dockerfile'), 'utf8')
@@ -63,7 +64,7 @@ t.test('what runs is told apart from what is asked about its health', async (t) 
 
 // No engine here: each stage is an overlay over a fresh Debian 12, each RUN a chroot into it. Two things differ from a real build: the
 // base holds this machine's Node, and the clients come from Debian (15 only), because the PostgreSQL project's repository is not in reach.
-t.test('every step runs, and so does the result', { timeout: 900_000, skip: process.getuid?.() === 0 ? false : 'mounting and chroot need root' }, async (t) => {
+t.test('every step runs, and so does the result', { timeout: 1_500_000, skip: process.getuid?.() === 0 ? false : 'mounting and chroot need root' }, async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'backupd-image-'))
   t.teardown(() => rmSync(dir, { recursive: true, force: true }))
   const context = join(dir, 'context')
@@ -73,9 +74,13 @@ t.test('every step runs, and so does the result', { timeout: 900_000, skip: proc
   }
   const base = join(dir, 'base')
   const hostEnv = prepareBase(base)
+  // What npm has downloaded already need not come again.
+  const npmCache = execFileSync('npm', ['config', 'get', 'cache'], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+  mkdirSync(npmCache, { recursive: true })
   const plan = planBuild(text, {
-    base, context, hostEnv, work: join(dir, 'work'), buildArgs: { PG_REPOSITORY: 'deb http://deb.debian.org/debian bookworm main', PG_MAJORS: '15' },
+    base, context, hostEnv: { ...hostEnv, npm_config_cache: '/var/cache/npm' }, binds: { '/var/cache/npm': npmCache }, work: join(dir, 'work'), buildArgs: { PG_REPOSITORY: 'deb http://deb.debian.org/debian bookworm main', PG_MAJORS: '15' },
   })
+  const listen = { BACKUPD_LISTEN: `127.0.0.1:${20_000 + (process.pid % 20_000)}` }
   const checks = [
     inImage(plan, ['backupd', '--help']),
     inImage(plan, ['sh', '-c', 'id -u; echo "$BACKUPD_STATE_DIR"; touch "$BACKUPD_STATE_DIR/mine" && echo writable; ls /usr/lib/postgresql/15/bin | tr "\\n" " "; ! touch /app/mine 2>/dev/null && echo read-only']),
@@ -85,6 +90,13 @@ t.test('every step runs, and so does the result', { timeout: 900_000, skip: proc
     // Nothing listens: not healthy.
     `if ${inImage(plan, plan.config.healthcheck, { BACKUPD_LISTEN: '127.0.0.1:9' })}; then echo WRONG; else echo unhealthy; fi`,
     inImage(plan, ['node', '-e', "console.log('lz4', typeof require('/app/node_modules/lz4').createEncoderStream)"]),
+    // Its command as process 1 of a process namespace, as in a container, until it is ready; then `docker stop`.
+    `unshare --pid --fork --kill-child ${inImage(plan, plan.config.command, listen)} > ${dir}/daemon.log 2>&1 & unshared=$!`,
+    `for _ in $(seq 120); do ${inImage(plan, ['node', '-e', `fetch('http://${listen.BACKUPD_LISTEN}/readyz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))`])} && break; sleep 1; done`,
+    `if ${inImage(plan, plan.config.healthcheck, listen)}; then echo healthy; else echo 'not healthy:'; cat ${dir}/daemon.log; fi`,
+    'first=$(pgrep -P $unshared)',
+    'echo "process 1: $(cat /proc/$first/comm)"',
+    'kill -TERM $first; wait $unshared && echo "stopped: 0" || echo "stopped: $?"',
   ]
   const { code, output } = await runIsolated([plan.script, 'echo "==> built"', ...checks].join('\n'))
   t.equal(code, 0, output.slice(-4000))
@@ -95,4 +107,7 @@ t.test('every step runs, and so does the result', { timeout: 900_000, skip: proc
   t.match(result, /B97B0AFCAA1A47F044F244A07FCC7D46ACCC4CF8/)
   t.match(result, /^unhealthy$/m)
   t.match(result, /^lz4 function$/m, 'the addon was compiled')
+  t.match(result, /^healthy$/m)
+  t.match(result, /^process 1: tini$/m)
+  t.match(result, /^stopped: 0$/m)
 })

@@ -39,13 +39,15 @@ export const inImage = (build: Build, command: string[], env: Record<string, str
  * Turns a Dockerfile into a script that does what its instructions say, since there is no container engine here: each stage is an
  * overlay over `base`, each RUN a chroot into it. `work` holds the overlays; `context` is what .dockerignore lets through.
  */
-export const planBuild = (text: string, { base, work, context, buildArgs, hostEnv }: {
+export const planBuild = (text: string, { base, work, context, buildArgs, hostEnv, binds }: {
   base: string
   work: string
   context: string
   buildArgs: Record<string, string>
   /** What the machine's own set-up asks for, such as where npm finds Node's headers. */
   hostEnv: Record<string, string>
+  /** Folders of this machine, by where every stage sees them. */
+  binds: Record<string, string>
 }): Build => {
   const lines: string[] = ['set -eu']
   const roots = new Map<string, string>()
@@ -72,6 +74,7 @@ export const planBuild = (text: string, { base, work, context, buildArgs, hostEn
       `mount -t overlay overlay -o lowerdir=${base},upperdir=${dir}/upper,workdir=${dir}/scratch ${root}`,
       `mount -t proc proc ${root}/proc`,
       `mount --rbind /dev ${root}/dev`,
+      ...Object.entries(binds).map(([inside, outside]) => `mkdir -p ${root}${inside} && mount --bind ${outside} ${root}${inside}`),
     )
   }
   const copy = ({ args }: Instruction): void => {
