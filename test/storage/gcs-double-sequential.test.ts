@@ -1,5 +1,4 @@
 import t from 'tap'
-import { faultSuite } from '../conformance/storage-faults.js'
 import { storageSuite } from '../conformance/storage.js'
 import { startGcsDouble } from '../servers/gcs-double.js'
 
@@ -14,12 +13,4 @@ await storageSuite(t, {
   // A session cannot be listed; the service drops it after a week.
   sweepsItself: true,
   config: (folder) => ({ bucket_name: 'backups', api_endpoint: double.endpoint, prefix: folder }),
-})
-
-await faultSuite(t, {
-  name: 'GCS on a double, sequential',
-  type: 'gcs',
-  parallelUploads: 1,
-  port: double.port,
-  config: (folder, port) => ({ bucket_name: 'backups', api_endpoint: `http://127.0.0.1:${port}`, prefix: folder }),
 })

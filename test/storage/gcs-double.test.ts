@@ -1,5 +1,4 @@
 import t from 'tap'
-import { faultSuite } from '../conformance/storage-faults.js'
 import { storageSuite } from '../conformance/storage.js'
 import { startGcsDouble } from '../servers/gcs-double.js'
 
@@ -11,11 +10,4 @@ await storageSuite(t, {
   name: 'GCS on a double',
   type: 'gcs',
   config: (folder) => ({ bucket_name: 'backups', api_endpoint: double.endpoint, prefix: folder }),
-})
-
-await faultSuite(t, {
-  name: 'GCS on a double',
-  type: 'gcs',
-  port: double.port,
-  config: (folder, port) => ({ bucket_name: 'backups', api_endpoint: `http://127.0.0.1:${port}`, prefix: folder }),
 })

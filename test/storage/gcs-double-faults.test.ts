@@ -1,0 +1,14 @@
+import t from 'tap'
+import { faultSuite } from '../conformance/storage-faults.js'
+import { startGcsDouble } from '../servers/gcs-double.js'
+
+// Against a double: see there why.
+const double = await startGcsDouble()
+t.teardown(() => double.stop())
+
+await faultSuite(t, {
+  name: 'GCS on a double',
+  type: 'gcs',
+  port: double.port,
+  config: (folder, port) => ({ bucket_name: 'backups', api_endpoint: `http://127.0.0.1:${port}`, prefix: folder }),
+})
