@@ -20,7 +20,7 @@ export const storageBackends = {
   ftp: ftpBackend,
   azure_blob: azureBackend,
   sftp: sftpBackend,
-} satisfies Partial<Record<BackendType, StorageBackend>>
+} satisfies Record<BackendType, StorageBackend>
 
 // A probe asks whether it works now; retrying for a quarter of an hour would only hide the answer.
 const probeRetry = 2_000
