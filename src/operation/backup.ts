@@ -100,7 +100,8 @@ const commit = async (run: BackupRun, manifest: Manifest): Promise<string> => {
   return text
 }
 
-const summary = (manifest: Manifest, text: string): StoredBackup => {
+/** What the catalog keeps of a backup whose manifest is stored as `text`. */
+export const storedBackup = (manifest: Manifest, text: string): StoredBackup => {
   const sum = (of: (part: Part) => number): number => manifest.parts.reduce((total, part) => total + of(part), 0)
   return {
     manifest, text,
@@ -111,17 +112,30 @@ const summary = (manifest: Manifest, text: string): StoredBackup => {
   }
 }
 
+/** Opens the source. A lock that somebody holds on a table makes this wait, before there are bytes to watch. */
+const readInTime = async ({ plan, tracker, stallTimeout }: BackupRun, signal: AbortSignal, onStall: (error: BackupdError) => void): Promise<SourceReading> => {
+  const timer = setTimeout(() => onStall(new BackupdError('pipeline.stalled', `the source was not ready to be read within ${stallTimeout / 1000} seconds`, {
+    retryable: true,
+    hint: 'Look for locks on its tables (pg_stat_activity, pg_locks); BACKUPD_STALL_TIMEOUT sets how long to wait.',
+  })), stallTimeout)
+  try {
+    return await readSource(plan, tracker, signal)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
 /** Turns the plan's database into a self-describing set of objects in the storage. The manifest is written last; when this rejects there is none. */
 export const backup = async (run: BackupRun): Promise<StoredBackup> => {
   const stalled = new AbortController()
   const signal = AbortSignal.any([run.lease.signal, stalled.signal])
-  const reading = await readSource(run.plan, run.tracker, signal)
+  const reading = await readInTime(run, signal, (error) => stalled.abort(error))
   try {
     const writer = await openWriter(run, signal)
     try {
       const parts = await writeParts(run, reading, writer, (error) => stalled.abort(error))
       const manifest = describe(run, reading, parts)
-      return summary(manifest, await commit(run, manifest))
+      return storedBackup(manifest, await commit(run, manifest))
     } finally {
       await writer.compressor.close()
     }

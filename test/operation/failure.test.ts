@@ -1,5 +1,5 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -61,7 +61,10 @@ const descendants = (root: number, name: string): number[] => {
   return [...parents].filter(([pid, process]) => process.name === name && under(pid)).map(([pid]) => pid)
 }
 
-const partial = (world: World): boolean => existsSync(world.storageDir) && readdirSync(world.storageDir, { recursive: true, encoding: 'utf8' }).some((name) => /database/.test(name))
+// The database's part is under way: some of it is written, and it is not there yet.
+const partial = (world: World): boolean =>
+  existsSync(world.storageDir) && readdirSync(world.storageDir, { recursive: true, encoding: 'utf8' })
+    .some((name) => name.startsWith('.backupd-partial/') && (statSync(join(world.storageDir, name), { throwIfNoEntry: false })?.size ?? 0) > 500_000)
 const latest = async (world: World, schedule: string): Promise<ShownExecution> => (await world.ok(['show', `latest:${schedule}`, '--json'])).json<ShownExecution>()
 const nothingLeft = (t: { same(a: unknown, b: unknown, message: string): unknown }, world: World): void => {
   t.same(world.objects(), [], 'nothing is left in the storage')
