@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import postgres from 'postgres'
 import { abortError, BackupdError, throwIfAborted } from '../errors.js'
 import { connectTimeout, type Connection } from './connection.js'
@@ -20,7 +21,21 @@ export interface OpenOptions {
   applicationName?: string
 }
 
-const open = (connection: Connection, encryption: Encryption, options: OpenOptions): postgres.Sql => {
+interface Opened {
+  query: postgres.Sql
+  /** Ends every connection within `timeout` seconds; never fails. */
+  end(timeout: number): Promise<void>
+}
+
+const open = (connection: Connection, encryption: Encryption, options: OpenOptions): Opened => {
+  const sockets = new Set<Socket>()
+  let ended = false
+  const track = (socket: Socket): Socket => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+    if (ended) socket.destroy()
+    return socket
+  }
   const { user, password, database, host, port } = connection
   const settings = {
     host, port, database, user,
@@ -42,9 +57,18 @@ const open = (connection: Connection, encryption: Encryption, options: OpenOptio
       application_name: connection.options['application_name'] ?? options.applicationName ?? 'backupd',
       ...(connection.options['options'] === undefined ? {} : { options: connection.options['options'] }),
     },
-    socket: () => openSocket(connection, encryption, options.signal),
+    socket: async () => track(await openSocket(connection, encryption, options.signal)),
   }
-  return postgres(settings as unknown as postgres.Options<Record<string, never>>)
+  const query = postgres(settings as unknown as postgres.Options<Record<string, never>>)
+  return {
+    query,
+    end: async (timeout) => {
+      await query.end({ timeout }).catch(() => undefined)
+      // The driver only says goodbye to a server whose answer it still waits for, and the open socket keeps the process alive.
+      ended = true
+      for (const socket of sockets) socket.destroy()
+    },
+  }
 }
 
 // The driver connects again and again when a server hangs up at once, so the first statement has a limit of its own.
@@ -74,18 +98,18 @@ const worthAnotherTry = (error: unknown): boolean =>
 export const openSql = async (connection: Connection, options: OpenOptions): Promise<Sql> => {
   let first: unknown
   for (const encryption of attempts(connection)) {
-    const query = open(connection, encryption, options)
+    const { query, end } = open(connection, encryption, options)
     try {
       await firstAnswer(query, connection, options.signal)
-      const abort = () => void query.end({ timeout: 0 }).catch(() => undefined)
+      const abort = () => void end(0)
       options.signal.addEventListener('abort', abort)
       const close = async () => {
         options.signal.removeEventListener('abort', abort)
-        await query.end({ timeout: 1 }).catch(() => undefined)
+        await end(1)
       }
       return { query, connection, close }
     } catch (error) {
-      void query.end({ timeout: 0 }).catch(() => undefined)
+      void end(0)
       throwIfAborted(options.signal)
       first ??= error
       if (!worthAnotherTry(error)) break
