@@ -24,6 +24,9 @@ const coded = (error: unknown): { code: string; message: string } | undefined =>
 /** PostgreSQL's five characters (or the driver's name) for what went wrong, found through what drizzle wraps around it. */
 export const sqlStateOf = (error: unknown): string | undefined => coded(error)?.code
 
+/** Why a call to the catalog failed, for a log: not drizzle's own text, which lists the values of the query. */
+export const catalogReason = (error: unknown): string => redact(error instanceof BackupdError ? error.message : (coded(error)?.message ?? messageOf(error)))
+
 /** Whether the catalog could not be reached, so that the same call may succeed later. */
 export const isUnreachable = (error: unknown): boolean => {
   if (error instanceof BackupdError) return error.code === 'catalog.unreachable'

@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Catalog } from '../catalog/connect.js'
+import { catalogReason, isUnreachable } from '../catalog/failures.js'
 import { listenForWork } from '../catalog/notifications.js'
 import { sweepWorkers } from '../catalog/workers.js'
 import type { Config } from '../config.js'
@@ -84,31 +85,36 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   log.info({ worker: env.workerId, catalog: catalog.description, embedded: catalog.embedded }, 'the catalog is open')
 
   const refresh = async (): Promise<void> => {
-    if (pulse.catalog !== 'reachable') return
     await monitor.refresh(catalog.db)
     const waiting = monitor.figures?.queue.pending ?? 0
     await manager.notify(`STATUS=${work.running.size} running, ${waiting} waiting`)
   }
   const whenReachable = (task: () => Promise<unknown>) => async (): Promise<void> => {
-    if (pulse.catalog === 'reachable') await task()
+    if (pulse.catalog !== 'reachable') return
+    try {
+      await task()
+    } catch (error) {
+      if (!isUnreachable(error)) throw error
+      pulse.failed(error)
+    }
   }
   periodic.every(options.tick, 'look', () => {
     pulse.ticked()
     loop.tick()
   })
-  periodic.every(options.refresh, 'figures', refresh)
+  periodic.every(options.refresh, 'figures', whenReachable(refresh))
   const check = async (): Promise<void> => monitor.setChecks(await lookAtEverything(env, catalog))
   periodic.every(options.check, 'health', whenReachable(check))
   periodic.every(60, 'leftovers', whenReachable(() => reaper.sweepLeftovers()))
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))
   // The driver listens again after every lost connection; closing the catalog ends it.
   listenForWork(catalog.sql, (notification) => loop.heard(notification), () => loop.look())
-    .catch((error: unknown) => log.warn({ error: messageOf(error) }, 'not listening for notifications yet'))
+    .catch((error: unknown) => log.warn({ error: catalogReason(error) }, 'not listening for notifications yet'))
   loop.look()
   await monitor.refresh(catalog.db).catch((error: unknown) => pulse.failed(error))
   await manager.notify('READY=1', 'STATUS=running')
   log.info({ concurrency: config.concurrency }, 'ready')
-  void check().catch((error: unknown) => log.debug({ error: messageOf(error) }, 'health could not be looked at yet'))
+  void check().catch((error: unknown) => log.debug({ error: catalogReason(error) }, 'health could not be looked at yet'))
 
   await aborted(undefined, [signal], new AbortController().signal)
   log.info({ reason: messageOf(signal.reason) }, 'stopping')

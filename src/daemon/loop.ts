@@ -1,6 +1,7 @@
 import { lookAround, type Attention } from '../catalog/attention.js'
 import type { Work as Notification } from '../catalog/notifications.js'
-import { BackupdError, messageOf } from '../errors.js'
+import { catalogReason } from '../catalog/failures.js'
+import { BackupdError } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
 import type { DaemonOptions } from './options.js'
 import type { Presence } from './presence.js'
@@ -11,6 +12,8 @@ import type { Work } from './work.js'
 
 /** A look that takes longer says that the catalog does not answer. Milliseconds. */
 const HUNG = 20_000
+/** Between two looks while the catalog is away, milliseconds; the driver waits longer from time to time. */
+const AWAY = 1_000
 /** More batches than this in one round are left to the next. */
 const MOST_BATCHES = 100
 
@@ -87,6 +90,7 @@ export const createLoop = ({ env, options, work, reaper, presence, pulse, detail
         await round()
       } catch (error) {
         if (pulse.failed(error)) reaper.catalogWasAway()
+        wakeIn(AWAY)
         return
       }
     } while (again)
@@ -106,7 +110,7 @@ export const createLoop = ({ env, options, work, reaper, presence, pulse, detail
       look()
     },
     heard: ({ kind, id }) => {
-      if (kind === 'cancel') void work.cancelRequested(id).catch((error: unknown) => env.log.debug({ error: messageOf(error) }, 'a request to cancel is found at the next renewal'))
+      if (kind === 'cancel') void work.cancelRequested(id).catch((error: unknown) => env.log.debug({ error: catalogReason(error) }, 'a request to cancel is found at the next renewal'))
       // Not all daemons at once, and those first that have nothing to do.
       else wakeIn(10 + Math.random() * 20 + 40 * work.running.size)
     },

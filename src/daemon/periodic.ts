@@ -1,5 +1,5 @@
 import { schedule, type ScheduledTask } from 'node-cron'
-import { messageOf } from '../errors.js'
+import { catalogReason } from '../catalog/failures.js'
 import type { Log } from '../log.js'
 
 /** How often the clock on the wall is compared with the one that cannot be set. Milliseconds. */
@@ -41,7 +41,7 @@ export const createPeriodic = (log: Log): Periodic => {
         try {
           await work()
         } catch (error) {
-          log.error({ task: name, error: messageOf(error) }, 'periodic work failed')
+          log.error({ task: name, error: catalogReason(error) }, 'periodic work failed')
         } finally {
           busy = false
         }

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { heartbeat, registerWorker, removeWorker } from '../catalog/workers.js'
 import type { WorkerKind } from '../catalog/statuses.js'
-import { messageOf } from '../errors.js'
+import { catalogReason } from '../catalog/failures.js'
 import type { Environment } from '../operation/environment.js'
 import { version } from '../version.js'
 
@@ -30,7 +30,7 @@ export const createPresence = ({ catalog, workerId, log }: Pick<Environment, 'ca
       last = now
       lastState = state
     },
-    leave: () => removeWorker(catalog.db, workerId).catch((error: unknown) => log.warn({ error: messageOf(error) }, 'the worker could not be taken off the list; it is dropped when its lease ends')),
+    leave: () => removeWorker(catalog.db, workerId).catch((error: unknown) => log.warn({ error: catalogReason(error) }, 'the worker could not be taken off the list; it is dropped when its lease ends')),
   }
 }
 
@@ -38,7 +38,7 @@ export const createPresence = ({ catalog, workerId, log }: Pick<Environment, 'ca
 export const keepPresence = async (env: Pick<Environment, 'catalog' | 'workerId' | 'log'>, kind: WorkerKind): Promise<() => Promise<void>> => {
   const presence = createPresence(env, kind)
   await presence.beat('running')
-  const timer = setInterval(() => void presence.beat('running').catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'the catalog is away')), INTERVAL)
+  const timer = setInterval(() => void presence.beat('running').catch((error: unknown) => env.log.warn({ error: catalogReason(error) }, 'the catalog is away')), INTERVAL)
   return async () => {
     clearInterval(timer)
     await presence.leave()

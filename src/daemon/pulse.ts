@@ -1,7 +1,5 @@
-import { isUnreachable } from '../catalog/failures.js'
-import { messageOf } from '../errors.js'
+import { catalogReason, isUnreachable } from '../catalog/failures.js'
 import type { Log } from '../log.js'
-import { redact } from '../secret.js'
 
 /** How the daemon is, as far as it can tell by itself. Times are those of `performance.now()`. */
 export interface Pulse {
@@ -54,12 +52,12 @@ export const createPulse = (log: Log): Pulse => {
     },
     failed: (cause) => {
       const away = isUnreachable(cause)
-      error = redact(messageOf(cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause))
+      error = catalogReason(cause)
       const news = become(lastAnswer === undefined ? 'waiting' : away ? 'away' : 'failing')
       if (news || performance.now() - told > REPEAT) {
         told = performance.now()
         if (away) log.warn({ error }, 'the catalog cannot be reached, trying again')
-        else log.error({ err: cause }, 'the catalog does not answer as it should, trying again')
+        else log.error({ error }, 'the catalog does not answer as it should, trying again')
       }
       return news
     },

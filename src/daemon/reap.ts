@@ -1,16 +1,18 @@
 import { writeAudit } from '../audit/audit.js'
 import type { Attention } from '../catalog/attention.js'
 import { listLeftovers, updateExecution, type Execution, type NewExecution } from '../catalog/executions.js'
+import { catalogReason } from '../catalog/failures.js'
 import { jsonObject } from '../catalog/json.js'
 import { notifyWork } from '../catalog/notifications.js'
 import { endExpired, listExpired } from '../catalog/queue.js'
 import { failExpiredRecovery, listExpiredRecoveries } from '../catalog/recoveries.js'
-import { lockSchedule, recordRun } from '../catalog/schedules.js'
-import { refreshStorageTotals } from '../catalog/storages.js'
+import { lockSchedule } from '../catalog/schedules.js'
 import { withWarnings } from '../catalog/warnings.js'
 import { messageOf } from '../errors.js'
-import { discardObjects } from '../operation/discard.js'
+import { discardStored } from '../operation/discard-stored.js'
+import { afterEnd } from '../operation/ending.js'
 import type { Environment } from '../operation/environment.js'
+import { isCopy } from '../operation/folder.js'
 import { openStorageRow, storageRow } from '../operation/sources.js'
 import type { DaemonOptions } from './options.js'
 import { LOST } from './retry.js'
@@ -62,12 +64,9 @@ const end = (env: Environment, execution: Execution): Promise<Execution | undefi
       from: stored ? 'verifying' : 'running', to: stored ? 'completed' : 'failed', set: stored ? interrupted() : reason(execution),
     })
     if (row === undefined) return undefined
-    if (row.schedule_id !== null && row.copy_of === null) await recordRun(tx, row.schedule_id, stored ? 'completed' : 'failed', row.started_at)
-    await env.ended?.(tx, row)
-    await refreshStorageTotals(tx, row.storage_backend_id)
-    await notifyWork(tx, { kind: 'execution', id: row.id })
+    await afterEnd(env, tx, row)
     await writeAudit(tx, {
-      event_type: stored ? 'backup.completed' : 'backup.failed', event_category: 'backup', action: 'execute', status: stored ? 'warning' : 'failure',
+      event_type: `${isCopy(row) ? 'copy' : 'backup'}.${stored ? 'completed' : 'failed'}`, event_category: 'backup', action: 'execute', status: stored ? 'warning' : 'failure',
       actor: env.actor, resource: { type: 'backup_execution', id: row.id, name: row.backup_id },
       event_data: { schedule_id: row.schedule_id, triggered_by: row.triggered_by, code: LOST, worker: row.worker_id }, correlation_id: row.backup_id,
     })
@@ -75,15 +74,17 @@ const end = (env: Environment, execution: Execution): Promise<Execution | undefi
   })
 
 const discard = async (env: Environment, execution: Execution): Promise<boolean> => {
+  // A copy notes its place before it writes; without one, what is in a folder of that name is not of this run.
+  if (isCopy(execution) && execution.storage_location === null) return true
   try {
     const storage = await openStorageRow(env, await storageRow(env, execution.storage_backend_id))
     try {
-      return (await discardObjects(storage, execution.backup_id, env.log)).length === 0
+      return (await discardStored(env, execution, storage)).length === 0
     } finally {
       await storage.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
     }
   } catch (error) {
-    env.log.warn({ execution: execution.id, error: messageOf(error) }, 'the objects of a lost backup could not be removed yet')
+    env.log.warn({ execution: execution.id, error: catalogReason(error) }, 'the objects of a lost backup could not be removed yet')
     return false
   }
 }

@@ -37,7 +37,7 @@ const refuse = async (env: Environment, tx: Db, schedule: Schedule, error: unkno
 
 /** A run came due while the last one of the schedule is still there: they become one. */
 const coalesce = (env: Environment, schedule: Schedule, { scheduledFor }: Run): Afterwards => async () => {
-  const [live] = await listExecutions(env.catalog.db, { schedule: schedule.id, status: liveExecutionStatuses, limit: 1 })
+  const [live] = await listExecutions(env.catalog.db, { schedule: schedule.id, status: liveExecutionStatuses, copies: false, limit: 1 })
   if (live === undefined || live.scheduled_for?.getTime() === scheduledFor.getTime()) return
   const text = 'a run came due while this one was'
   const facts = { schedule: schedule.name, execution: live.id, due: scheduledFor }

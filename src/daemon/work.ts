@@ -1,6 +1,7 @@
 import { executionById, type Execution } from '../catalog/executions.js'
+import { catalogReason } from '../catalog/failures.js'
 import { claimNext } from '../catalog/queue.js'
-import { BackupdError, messageOf } from '../errors.js'
+import { BackupdError } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
 import type { Tracker } from '../operation/progress.js'
 import type { Perform } from './options.js'
@@ -54,7 +55,7 @@ export const createWork = (env: Environment, perform: Perform, events: WorkEvent
       running.delete(execution.id)
       events.ended(slot, failure)
       // Not waited for: whoever waits for this run must not wait for the next.
-      void fill().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'the queue cannot be read, trying again'))
+      void fill().catch((error: unknown) => env.log.warn({ error: catalogReason(error) }, 'the queue cannot be read, trying again'))
     }
     running.set(execution.id, slot)
     slot.done = carry()

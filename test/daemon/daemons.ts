@@ -64,7 +64,7 @@ export const startDaemon = (t: Teardown, env: Record<string, string>): Daemon =>
     said: (message, timeout) => daemon.line(({ msg }) => msg === message, timeout),
     url: async () => `http://${String((await daemon.said('listening'))['address'])}`,
     get: async (path) => {
-      const response = await fetch(`${await daemon.url()}${path}`, { signal: AbortSignal.timeout(10_000) })
+      const response = await fetch(`${await daemon.url()}${path}`, { headers: { connection: 'close' }, signal: AbortSignal.timeout(10_000) })
       return { status: response.status, text: await response.text() }
     },
     end: async (signal = 'SIGTERM') => {
@@ -73,6 +73,7 @@ export const startDaemon = (t: Teardown, env: Record<string, string>): Daemon =>
         child.kill(signal)
         await gone
       }
+      if (child.exitCode === null && signal !== 'SIGKILL') throw new Error(`the daemon was ended by ${child.signalCode}; its log: ${log.map((line) => JSON.stringify(line)).join('\n')}\n${errors}`)
       return child.exitCode
     },
   }
