@@ -1,4 +1,5 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
@@ -33,4 +34,13 @@ t.test('only commands that exist are shown', async (t) => {
     }
     for (const [, name = ''] of textOf(page).matchAll(/`backupd ([a-z-]+)[^`]*`/g)) t.ok(known.has(name), `${page}: backupd ${name}`)
   }
+})
+
+t.test('the alerts are rules, about metrics that exist', async (t) => {
+  const rules = /```yaml\n(groups:[\s\S]*?)```/.exec(textOf('docs/operations.md'))?.[1] ?? ''
+  const file = join(t.testdir(), 'rules.yml')
+  writeFileSync(file, rules)
+  t.match(execFileSync('promtool', ['check', 'rules', file], { encoding: 'utf8' }), /SUCCESS: \d+ rules found/)
+  const metrics = readFileSync(join(root, 'src/http/metrics.ts'), 'utf8')
+  for (const [, name = ''] of rules.matchAll(/\bbackupd_([a-z_]+)/g)) t.ok(metrics.includes(`'${name}'`), `backupd_${name}`)
 })
