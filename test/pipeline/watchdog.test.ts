@@ -42,6 +42,17 @@ t.test('a reader that is stuck is told of, and finds the stream ended', async (t
   t.equal(told[0], error)
 })
 
+t.test('bytes that move elsewhere on the line keep it alive', async (t) => {
+  let stored = 0
+  const moving = setInterval(() => (stored += 1), 50)
+  const { source } = watched([noise(10)], 'wait')
+  const started = performance.now()
+  setTimeout(() => clearInterval(moving), 900)
+  const error = await failureOf(() => collect(withWatchdog(source, { timeout: 300, elsewhere: () => stored, signal: never })))
+  t.equal(error.code, 'pipeline.stalled')
+  t.ok(performance.now() - started >= 1000, 'not before they stopped')
+})
+
 t.test('nothing rings once the stream has ended, was left or aborted', async (t) => {
   let rings = 0
   const options = { timeout: 150, onStall: () => void (rings += 1), signal: never }
