@@ -39,17 +39,20 @@ export interface ExecutionFilter {
   storage?: number
   source?: number
   status?: readonly ExecutionStatus[]
+  /** False: without copies. */
+  copies?: boolean
   limit?: number
 }
 
 /** Executions, newest first. */
-export const listExecutions = (db: Db, { schedule, storage, source, status, limit = 50 }: ExecutionFilter = {}): Promise<Execution[]> =>
+export const listExecutions = (db: Db, { schedule, storage, source, status, copies = true, limit = 50 }: ExecutionFilter = {}): Promise<Execution[]> =>
   db.select().from(backupExecutions)
     .where(and(
       schedule === undefined ? undefined : eq(backupExecutions.schedule_id, schedule),
       storage === undefined ? undefined : eq(backupExecutions.storage_backend_id, storage),
       source === undefined ? undefined : eq(backupExecutions.source_id, source),
       status === undefined ? undefined : inArray(backupExecutions.status, [...status]),
+      copies ? undefined : isNull(backupExecutions.copy_of),
     ))
     .orderBy(...newestFirst)
     .limit(limit)
@@ -97,11 +100,11 @@ export const listLeftovers = async (db: Db, limit = 20): Promise<{ execution: Ex
     .where(and(eq(backupExecutions.status, 'failed'), sql`execution_metadata ->> 'leftovers' = 'true'`))
     .orderBy(sql`random()`).limit(limit)
 
-/** Cancels the runs of a schedule that the clock has queued and nobody has begun: it was switched off. */
+/** Cancels the runs of a schedule that the clock has queued and nobody has begun: it was switched off. Copies of what it made are still made. */
 export const cancelSwitchedOff = (db: Db, schedule: number): Promise<Execution[]> =>
   db.update(backupExecutions)
     .set({ status: 'cancelled', completed_at: clock, updated_at: clock, error_message: 'cancelled before it began: the schedule was switched off' })
-    .where(and(eq(backupExecutions.schedule_id, schedule), eq(backupExecutions.status, 'pending'), eq(backupExecutions.triggered_by, 'schedule'), isNotNull(backupExecutions.attempt)))
+    .where(and(eq(backupExecutions.schedule_id, schedule), eq(backupExecutions.status, 'pending'), eq(backupExecutions.triggered_by, 'schedule'), isNotNull(backupExecutions.attempt), isNull(backupExecutions.copy_of)))
     .returning()
 
 /**

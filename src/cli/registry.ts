@@ -26,6 +26,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'list', summary: 'executions, newest first', load: () => import('./list.js') },
   { name: 'show', summary: 'everything about one execution', load: () => import('./show.js') },
   { name: 'verify', summary: 'read a backup back and check it', load: () => import('./verify.js') },
+  { name: 'copy', summary: 'copy a backup to another storage', load: () => import('./copy.js') },
   { name: 'restore', summary: 'put a backup back into a database', load: () => import('./restore.js') },
   { name: 'status', summary: 'daemons, running work, next runs and last results', load: () => import('./status.js') },
   { name: 'doctor', summary: 'look at everything a backup needs', load: () => import('./doctor.js') },

@@ -1,36 +1,19 @@
 import type { Command } from 'commander'
-import { listExecutions, type Execution } from '../catalog/executions.js'
+import { waitingCopies } from '../catalog/copies.js'
+import { executionById, listExecutions, type Execution } from '../catalog/executions.js'
 import type { Schedule } from '../catalog/schedules.js'
-import { keepPresence } from '../daemon/presence.js'
-import { BackupdError } from '../errors.js'
+import { BackupdError, messageOf } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
-import { runExecution } from '../operation/execution.js'
-import type { Tracker } from '../operation/progress.js'
 import { needSchedule, requestBackup } from '../operation/request.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { executionText } from './execution.js'
 import { daemonAlive, followExecution } from './follow.js'
-import { showProgress } from './progress.js'
+import { runHere } from './run-here.js'
 
 /** How much the last good run of the schedule read, bytes: what the estimate goes by. */
 export const lastSize = async (env: Environment, scheduleId: number): Promise<number | undefined> =>
-  (await listExecutions(env.catalog.db, { schedule: scheduleId, status: ['completed', 'verified'], limit: 1 }))[0]?.size_bytes
-
-const runHere = async (context: Context, env: Environment, id: number, expected: number | undefined): Promise<Execution> => {
-  const leave = await keepPresence(env, 'cli')
-  try {
-    let tracker: Tracker | undefined
-    const stop = showProgress(context.out, () => tracker?.progress, expected)
-    return await runExecution(env, id, { onTracker: (started) => (tracker = started) }).finally(stop)
-  } catch (error) {
-    // A daemon has come up meanwhile.
-    if (!(error instanceof BackupdError) || error.code !== 'execution.taken') throw error
-    return followExecution(context, env, id, expected)
-  } finally {
-    await leave()
-  }
-}
+  (await listExecutions(env.catalog.db, { schedule: scheduleId, status: ['completed', 'verified'], copies: false, limit: 1 }))[0]?.size_bytes
 
 const runDetached = async (context: Context, env: Environment, schedule: Schedule): Promise<void> => {
   if (!(await daemonAlive(env))) {
@@ -38,6 +21,22 @@ const runDetached = async (context: Context, env: Environment, schedule: Schedul
   }
   const row = await requestBackup(env, schedule, 'manual')
   context.out.result(row, () => `execution ${row.id} is queued; see "backupd show ${row.id}"`)
+}
+
+/** Makes the copies that the schedule wants of its new backup, where no daemon does. One that fails is told and recorded, and the backup is good all the same. */
+const copyHere = async (context: Context, env: Environment, backup: Execution): Promise<void> => {
+  for (const copy of await waitingCopies(env.catalog.db, backup.id)) {
+    if (await daemonAlive(env)) {
+      context.out.line(`the copy is queued as execution ${copy.id}`)
+      continue
+    }
+    try {
+      const row = await runHere(context, env, copy.id, backup.compressed_size_bytes)
+      context.out.line(`copied to ${row.storage_location ?? 'the other storage'} as execution ${row.id}`)
+    } catch (error) {
+      context.out.line(`warning: the backup is stored, but execution ${copy.id} could not copy it: ${messageOf(error)}`)
+    }
+  }
 }
 
 const runNow = async (context: Context, name: string, detach: boolean): Promise<void> => {
@@ -50,7 +49,9 @@ const runNow = async (context: Context, name: string, detach: boolean): Promise<
   // A daemon may die before it begins; then the work is done here after all.
   const followed = daemon ? await followExecution(context, env, queued.id, expected) : queued
   const row = followed.status === 'pending' ? await runHere(context, env, followed.id, expected) : followed
-  context.out.result(row, () => executionText(row))
+  await copyHere(context, env, row)
+  const finished = (await executionById(env.catalog.db, row.id)) ?? row
+  context.out.result(finished, () => executionText(finished))
 }
 
 /** `backupd run-now SCHEDULE`: one backup, now. Exit 1 when it failed, 5 when what was stored is damaged, 4 when something is not set up. */

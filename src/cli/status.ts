@@ -27,7 +27,7 @@ const read = async ({ catalog: open }: Context): Promise<{ where: string; state:
   const lastErrors = new Map<number, string>()
   for (const { id, last_status } of schedules) {
     if (last_status !== 'failed' && last_status !== 'corrupted') continue
-    const [last] = await listExecutions(db, { schedule: id, status: ['failed', 'corrupted'], limit: 1 })
+    const [last] = await listExecutions(db, { schedule: id, status: ['failed', 'corrupted'], copies: false, limit: 1 })
     if (last?.error_message != null) lastErrors.set(id, last.error_message)
   }
   return {

@@ -36,7 +36,7 @@ const judge = async (db: Db, schedule: Schedule, { dueAfter }: HealthContext): P
   const subject = `schedule ${schedule.name}`
   const why = await unusable(schedule)
   if (why !== undefined) return { subject, level: 'critical', message: `its backups cannot be compressed here: ${why}` }
-  const [newest] = await listExecutions(db, { schedule: schedule.id, status: goodExecutionStatuses, limit: 1 })
+  const [newest] = await listExecutions(db, { schedule: schedule.id, status: goodExecutionStatuses, copies: false, limit: 1 })
   try {
     return judgeAge(schedule, newest?.started_at, new Date(), dueAfter)
   } catch (error) {

@@ -56,7 +56,7 @@ export const requestBackup = async (env: Environment, schedule: Schedule, trigge
     return row
   })
   if (execution !== undefined) return execution
-  const [live] = await listExecutions(db, { schedule: schedule.id, status: liveExecutionStatuses, limit: 1 })
+  const [live] = await listExecutions(db, { schedule: schedule.id, status: liveExecutionStatuses, copies: false, limit: 1 })
   throw new BackupdError('schedule.busy', `schedule "${schedule.name}" has a run that is ${live?.status ?? 'live'} already${live === undefined ? '' : `: execution ${live.id}`}`, {
     hint: 'Wait for it, or end it with "backupd cancel".',
     details: { execution_id: live?.id },

@@ -11,6 +11,7 @@ import { partOfKind, type Manifest, type Part } from '../repository/manifest.js'
 import type { Secret } from '../secret.js'
 import type { Storage } from '../storage/storage.js'
 import type { Environment } from './environment.js'
+import { folderOf } from './folder.js'
 import { identitiesAtHand } from './identities.js'
 import { needIdentities, readContents, readManifest } from './readback.js'
 import { findSource } from './sources.js'
@@ -94,7 +95,7 @@ const damaged = (manifest: Manifest): BackupdError =>
  */
 export const planRestore = async (env: Environment, execution: Execution, storage: Storage, options: RestoreOptions): Promise<RestorePlan> => {
   const { signal } = env
-  const { manifest } = await readManifest(storage, execution.backup_id, execution.checksum, signal)
+  const { manifest } = await readManifest(storage, folderOf(execution), execution.checksum, signal)
   const identities = await identitiesAtHand(env)
   await needIdentities(manifest, identities)
   const contents = await readContents(storage, { manifest, identities, signal })

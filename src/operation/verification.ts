@@ -8,6 +8,7 @@ import type { Manifest } from '../repository/manifest.js'
 import type { Storage } from '../storage/storage.js'
 import type { Environment } from './environment.js'
 import { errorDetails } from './failure.js'
+import { folderOf } from './folder.js'
 import { identitiesAtHand } from './identities.js'
 import type { Tracker } from './progress.js'
 import { ownsRecipient } from './readback.js'
@@ -65,7 +66,7 @@ export const checkBackup = async (env: Environment, { execution, storage, tracke
   const identities = await identitiesAtHand(env)
   const verification = await verify({
     storage,
-    backupId: execution.backup_id,
+    backupId: folderOf(execution),
     known: execution.checksum === null ? null : { checksum: execution.checksum, text: knownManifest(execution) },
     level: level ?? (await deepest(execution, identities)),
     identities,

@@ -18,7 +18,8 @@ export const slug = (name: string): string => {
 
 const utcStamp = (time: Date): string => time.toISOString().replace(/[-:]|\.\d+/g, '')
 
-const randomSuffix = (): string => [...randomBytes(6)].map((byte) => ALPHABET[byte % 32]).join('')
+/** Six random base32 characters. */
+export const randomSuffix = (): string => [...randomBytes(6)].map((byte) => ALPHABET[byte % 32]).join('')
 
 /** A new `<UTC start>-<schedule slug>-<6 random base32 characters>`; it sorts by time to the second. */
 export const newBackupId = (startedAt: Date, scheduleName: string): string =>
