@@ -4,11 +4,11 @@ import type { Execution } from './executions.js'
 import { backupExecutions } from './schema.js'
 import type { ExecutionStatus } from './statuses.js'
 
-/** The executions whose objects are, or were to be, in `folder` of a storage, newest first: a copy lies in one of its original's name. */
-export const executionsOfFolder = (db: Db, storage: number, folder: string, statuses?: readonly ExecutionStatus[]): Promise<Execution[]> =>
+/** The executions whose objects are, or were to be, in `folder` of a storage (undefined: any), newest first: a copy lies in one of its original's name. */
+export const executionsOfFolder = (db: Db, storage: number | undefined, folder: string, statuses?: readonly ExecutionStatus[]): Promise<Execution[]> =>
   db.select().from(backupExecutions)
     .where(and(
-      eq(backupExecutions.storage_backend_id, storage),
+      storage === undefined ? undefined : eq(backupExecutions.storage_backend_id, storage),
       or(eq(backupExecutions.backup_id, folder), sql`execution_metadata ->> 'stored_as' = ${folder}`),
       statuses === undefined ? undefined : inArray(backupExecutions.status, [...statuses]),
     ))

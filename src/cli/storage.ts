@@ -2,9 +2,10 @@ import { Option, type Command } from 'commander'
 import type { StorageRow } from '../catalog/storages.js'
 import { BackupdError } from '../errors.js'
 import { addStorage, dropStorage, needStorage, storageView, switchStorage, testStorage } from '../operation/storage-settings.js'
+import { sweepStorage, type Sweep } from '../operation/sweep.js'
 import { listStorages } from '../catalog/storages.js'
 import { configKeys, storageBackends } from '../storage/registry.js'
-import { repeated } from './arguments.js'
+import { repeated, wholeNumber } from './arguments.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { bytes, facts, table } from './output.js'
@@ -58,7 +59,31 @@ const defineSwitches = (command: Command, run: Run): void => {
   }
 }
 
-/** `backupd storage add | list | test | enable | disable | remove`. */
+const sweepText = ({ folders, uploads, remaining }: Sweep, dryRun: boolean): string => {
+  const verb = dryRun ? 'would remove' : 'removed'
+  const lines = [
+    ...folders.map(({ folder, objects, size }) => `${verb} ${folder}/: no manifest, ${objects} ${objects === 1 ? 'object' : 'objects'}, ${bytes(size)}`),
+    ...uploads.map((key) => `${verb} the abandoned upload of ${key}`),
+    ...remaining.map(({ key, reason }) => (key === '' ? reason : `left ${key}: ${reason}`)),
+    ...(dryRun ? ['abandoned uploads are not looked for in a dry run'] : []),
+  ]
+  return lines.length === 0 ? 'there is nothing to remove' : lines.join('\n')
+}
+
+const defineSweep = (command: Command, run: Run): void => {
+  command.command('sweep').description('remove what no backup is: folders without a manifest, and abandoned uploads').argument('<name>', 'name of the storage')
+    .option('--older-than <hours>', 'leave alone what was touched since', wholeNumber(0, 1_000_000), 24)
+    .option('--dry-run', 'say what would be removed')
+    .addHelpText('after', '\nWhat a run that is going on has stored is left alone, whatever its age; of other catalogs that use this storage nothing is known here.')
+    .action((name: string, { olderThan, dryRun = false }: { olderThan: number; dryRun?: boolean }) =>
+      run(async (context) => {
+        const env = await environmentOf(context)
+        const sweep = await sweepStorage(env, await needStorage(env.catalog.db, name), { olderThan, dryRun })
+        context.out.result({ name, dry_run: dryRun, ...sweep }, () => sweepText(sweep, dryRun))
+      }))
+}
+
+/** `backupd storage add | list | test | sweep | enable | disable | remove`. */
 export const define = (command: Command, run: Run): void => {
   defineAdd(command, run)
   command.command('list').description('all storages').action(() =>
@@ -68,6 +93,7 @@ export const define = (command: Command, run: Run): void => {
       context.out.result(storages, () => table(['name', 'type', 'state', 'backups', 'size', 'config', 'description'], lines, 'There are no storages: add one with "backupd storage add NAME --type TYPE".'))
     }))
   defineTest(command, run)
+  defineSweep(command, run)
   defineSwitches(command, run)
   command.command('remove').description('remove a storage that nothing refers to; objects in it stay').argument('<name>', 'name of the storage')
     .action((name: string) =>
