@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, inArray, isNotNull, lte, notInArray, sql, type SQL } from 'drizzle-orm'
+import { and, asc, desc, eq, inArray, isNotNull, isNull, lte, notInArray, sql, type SQL } from 'drizzle-orm'
 import type { Db } from './connect.js'
 import { jsonList, jsonObject } from './json.js'
 import { clock, holds, leaseEnd, type Renewal } from './leases.js'
@@ -59,6 +59,20 @@ const taken = (worker: string) => ({
 export const claimRecovery = async (db: Db, id: number, worker: string): Promise<Recovery | undefined> =>
   (await db.update(recoveryExecutions).set(taken(worker))
     .where(and(eq(recoveryExecutions.id, id), eq(recoveryExecutions.status, 'pending'))).returning())[0]
+
+// A queued one of ours says where it goes; rows of the other application, and those that a command runs itself, are not taken.
+const waiting = and(
+  eq(recoveryExecutions.status, 'pending'),
+  isNull(recoveryExecutions.worker_id),
+  sql`recovery_config::jsonb -> 'target' IS NOT NULL`,
+)
+
+/** Takes the queued recovery that has waited longest, as `preparing`. Undefined when there is none that nobody else is taking. */
+export const claimNextRecovery = async (db: Db, worker: string): Promise<Recovery | undefined> => {
+  const next = db.select({ id: recoveryExecutions.id }).from(recoveryExecutions).where(waiting).orderBy(asc(recoveryExecutions.id)).limit(1).for('update', { skipLocked: true })
+  return (await db.update(recoveryExecutions).set(taken(worker))
+    .where(and(eq(recoveryExecutions.id, sql`(${next})`), eq(recoveryExecutions.status, 'pending'))).returning())[0]
+}
 
 /** Renews the lease, and says whether it was still there and whether somebody asked to cancel. */
 export const renewRecoveryLease = async (db: Db, id: number, worker: string): Promise<Renewal> => {

@@ -1,6 +1,5 @@
 import type { Command } from 'commander'
-import { hostname } from 'node:os'
-import { registerWorker, removeWorker } from '../catalog/workers.js'
+import { jsonObject } from '../catalog/json.js'
 import { statusHistory, type Recovery } from '../catalog/recoveries.js'
 import { BackupdError, messageOf } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
@@ -13,9 +12,11 @@ import { resolveValue } from '../encryption/secrets.js'
 import type { Tracker } from '../operation/progress.js'
 import type { Validation } from '../operation/restore.js'
 import { describeConnection, parseConnection } from '../postgres/connection.js'
-import { version } from '../version.js'
+import { keepPresence } from '../daemon/presence.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
+import { daemonAlive } from './follow.js'
+import { followRecovery } from './follow-recovery.js'
 import { showProgress } from './progress.js'
 import { repeated, wholeNumber } from './arguments.js'
 
@@ -29,6 +30,7 @@ interface Options {
   owner: boolean
   globals?: boolean
   dryRun?: boolean
+  detach?: boolean
 }
 
 const restoreOptions = async (context: Context, options: Options): Promise<RestoreOptions> => {
@@ -54,18 +56,42 @@ const reportText = (plan: RestorePlan, recovery: Recovery, validation: Validatio
   ...(Array.isArray(recovery.warnings) ? recovery.warnings.map((text) => `warning: ${String(text)}`) : []),
 ].join('\n')
 
-const carryOut = async (context: Context, env: Environment, plan: RestorePlan): Promise<void> => {
-  await registerWorker(env.catalog.db, { id: env.workerId, kind: 'cli', host: hostname(), pid: process.pid, version, state: 'restoring' })
+interface Done {
+  recovery: Recovery
+  validation: Validation
+}
+
+const doHere = async (context: Context, env: Environment, plan: RestorePlan): Promise<Done> => {
+  const leave = await keepPresence(env, 'cli')
   try {
-    if (plan.exists) context.out.line(`${describeConnection(plan.target)} is there already: it is backed up first`)
-    const { id } = await recordRestore(env, plan)
+    const { id } = await recordRestore(env, plan, 'here')
     let tracker: Tracker | undefined
     const stop = showProgress(context.out, () => tracker?.progress, plan.database.plain_size)
-    const { recovery, validation } = await runRecovery(env, id, plan, (started) => (tracker = started)).finally(stop)
-    context.out.result({ ...recovery, status_history: statusHistory(recovery) }, () => reportText(plan, recovery, validation))
+    return await runRecovery(env, id, plan, (started) => (tracker = started)).finally(stop)
   } finally {
-    await removeWorker(env.catalog.db, env.workerId).catch(() => undefined)
+    await leave()
   }
+}
+
+// What a daemon may lack that this command has: the private key, the secret key, a variable of the environment.
+const onlyHere = new Set(['key.identity_missing', 'key.identity_file', 'secret.wrong_key', 'config.env_missing', 'config.file', 'daemon.gone'])
+
+const carryOut = async (context: Context, env: Environment, plan: RestorePlan): Promise<Done> => {
+  if (plan.exists) context.out.line(`${describeConnection(plan.target)} is there already: it is backed up first`)
+  if (!(await daemonAlive(env))) return doHere(context, env, plan)
+  try {
+    return await followRecovery(context, env, (await recordRestore(env, plan, 'daemon')).id, plan.database.plain_size)
+  } catch (error) {
+    if (!(error instanceof BackupdError) || !onlyHere.has(error.code)) throw error
+    context.out.line(`the daemon cannot do it (${error.message}); it is done here`)
+    return doHere(context, env, plan)
+  }
+}
+
+// The target's sealed password is of no use to a reader.
+const shown = (recovery: Recovery): Record<string, unknown> => {
+  const { target: _target, status_history: _history, ...config } = jsonObject(recovery.recovery_config)
+  return { ...recovery, recovery_config: config, status_history: statusHistory(recovery) }
 }
 
 const planText = (plan: RestorePlan): string => ['This would be done:', ...describePlan(plan).map((step, at) => `  ${at + 1}. ${step}`), ...plan.warnings.map((text) => `warning: ${text}`)].join('\n')
@@ -77,8 +103,14 @@ const restoreHere = async (context: Context, reference: string, options: Options
   const storage = await openStorageRow(env, await storageRow(env, execution.storage_backend_id))
   try {
     const plan = await planRestore(env, execution, storage, wanted)
-    if (options.dryRun !== true) await carryOut(context, env, plan)
-    else {
+    if (options.detach === true) {
+      if (!(await daemonAlive(env))) throw new BackupdError('daemon.none', 'no daemon is running that could do it', { hint: 'Start it with "backupd daemon", or leave out --detach to restore in this process.' })
+      const recovery = await recordRestore(env, plan, 'daemon')
+      context.out.result(shown(recovery), () => `restore ${recovery.id} is queued`)
+    } else if (options.dryRun !== true) {
+      const { recovery, validation } = await carryOut(context, env, plan)
+      context.out.result(shown(recovery), () => reportText(plan, recovery, validation))
+    } else {
       context.out.result(
         { dry_run: true, backup_id: execution.backup_id, target: describeConnection(plan.target), target_exists: plan.exists, steps: describePlan(plan), warnings: plan.warnings },
         () => planText(plan),
@@ -101,6 +133,7 @@ export const define = (command: Command, run: Run): void => {
     .option('--jobs <number>', 'how many at once; more than 1 needs room for a copy of the dump', wholeNumber(1, 64), 1)
     .option('--no-owner', 'everything belongs to the connecting role, and no rights are granted')
     .option('--globals', 'first create the roles and tablespaces of the backup that the target lacks')
+    .option('--detach', 'leave it to the daemon and return at once')
     .option('--dry-run', 'check everything and say what would be done')
     .action((reference: string, options: Options) => run((context) => restoreHere(context, reference, options)))
 }

@@ -19,6 +19,7 @@ import { createPeriodic } from './periodic.js'
 import { createPresence } from './presence.js'
 import { createPulse, type Pulse } from './pulse.js'
 import { createReaper } from './reap.js'
+import { createRestores, type Restores } from './restores.js'
 import { queueRetry, STOPPED } from './retry.js'
 import { serviceManager, type ServiceManager } from './systemd.js'
 import { createTally, type Tally } from './tally.js'
@@ -51,17 +52,19 @@ const aborted = (timeout: number | undefined, signals: AbortSignal[], end: Abort
   wait(timeout ?? 2 ** 31 - 1, undefined, { signal: AbortSignal.any([...signals, end]) }).catch(() => undefined)
 
 /** Lets running work finish for the drain's time, then ends it; what was cut is queued again. */
-const drain = async ({ config, log, urgent, options }: Surroundings, work: Work): Promise<void> => {
+const drain = async ({ config, log, urgent, options }: Surroundings, work: Work, restores: Restores): Promise<void> => {
   await work.stopTaking()
+  restores.stopTaking()
   if (work.running.size > 0) log.info({ running: work.running.size, seconds: config.drainTimeout / 1000 }, 'waiting for running work to finish')
   const over = new AbortController()
-  const idle = work.idle().finally(() => over.abort())
+  const idle = Promise.all([work.idle(), restores.idle()]).finally(() => over.abort())
   await aborted(config.drainTimeout, [urgent], over.signal)
-  if (work.running.size === 0) return
+  if (over.signal.aborted) return
   log.warn({ running: work.running.size }, 'running work is ended')
   work.abort(new BackupdError(STOPPED, 'the daemon was stopped while this run was going on; it is tried again', {
     retryable: true, hint: 'BACKUPD_DRAIN_TIMEOUT says how long running work may take when the daemon is stopped.',
   }))
+  restores.abort(new BackupdError(STOPPED, 'the daemon was stopped while this restore was going on', { hint: 'Start it again; a new database that was half restored is gone.' }))
   await Promise.race([idle, aborted(options.cleanUp, [], over.signal)])
   if (work.running.size > 0) log.error({ executions: [...work.running.keys()] }, 'running work did not end; its leases run out, and another daemon sees to it')
 }
@@ -75,12 +78,13 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
     ended: async (tx, execution) => void (await queueRetry(env, tx, execution, options.retryDelay)),
   }
   const work = createWork(env, options.perform, { ended: (run, error) => tally.ended(run, error) })
+  const restores = createRestores(env)
   const reaper = createReaper(env, {
-    ...options, own: (kind, id) => kind === 'execution' && work.running.has(id), onLost: (execution) => tally.lost(execution),
+    ...options, own: (kind, id) => (kind === 'execution' ? work.running.has(id) : restores.own(id)), onLost: (execution) => tally.lost(execution),
   })
   const presence = createPresence(env, 'daemon')
   const details = (): unknown => ({ running: work.running.size, concurrency: config.concurrency, http: address })
-  const loop = createLoop({ env, options, work, reaper, presence, pulse, details })
+  const loop = createLoop({ env, options, work, restores, reaper, presence, pulse, details })
   monitor.watch(work)
   log.info({ worker: env.workerId, catalog: catalog.description, embedded: catalog.embedded }, 'the catalog is open')
 
@@ -122,7 +126,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   await manager.notify('STOPPING=1', 'STATUS=waiting for running work')
   await loop.stop()
   loop.look()
-  await drain(around, work)
+  await drain(around, work, restores)
   periodic.stop()
   await presence.leave()
 }

@@ -7,6 +7,7 @@ import type { DaemonOptions } from './options.js'
 import type { Presence } from './presence.js'
 import type { Pulse } from './pulse.js'
 import type { Reaper } from './reap.js'
+import type { Restores } from './restores.js'
 import { fireDue } from './schedule.js'
 import type { Work } from './work.js'
 
@@ -32,6 +33,7 @@ interface Parts {
   env: Environment
   options: Pick<DaemonOptions, 'tick'>
   work: Work
+  restores: Restores
   reaper: Reaper
   presence: Presence
   pulse: Pulse
@@ -39,7 +41,7 @@ interface Parts {
   details(): unknown
 }
 
-export const createLoop = ({ env, options, work, reaper, presence, pulse, details }: Parts): Loop => {
+export const createLoop = ({ env, options, work, restores, reaper, presence, pulse, details }: Parts): Loop => {
   let stopped = false
   let again = false
   let begun = 0
@@ -77,6 +79,7 @@ export const createLoop = ({ env, options, work, reaper, presence, pulse, detail
     const fired = await fire(seen)
     await reaper.reap(seen)
     if (fired || seen.pending) await work.fill()
+    await restores.fill()
     // What is due before the next tick is not kept waiting for it.
     if (fired || seen.schedules) again = true
     else if (seen.nextIn !== null && seen.nextIn < options.tick * 1000) wakeIn(Math.max(5, Math.ceil(seen.nextIn) + 2))

@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { writeAudit } from '../audit/audit.js'
-import { enqueue, type Execution } from '../catalog/executions.js'
+import { z } from 'zod'
+import { enqueue, executionById, type Execution } from '../catalog/executions.js'
+import { jsonObject } from '../catalog/json.js'
 import { notifyWork } from '../catalog/notifications.js'
 import { claimRecovery, insertRecovery, renewRecoveryLease, transitionRecovery, updateRecoveryProgress, type Recovery } from '../catalog/recoveries.js'
 import type { RecoveryStatus } from '../catalog/statuses.js'
@@ -16,7 +18,10 @@ import { persist } from './persist.js'
 import { activeRecipients, type BackupPlan } from './plan.js'
 import { createTracker, type Tracker } from './progress.js'
 import { restore, type Validation } from './restore.js'
-import type { RestoreOptions, RestorePlan } from './restore-plan.js'
+import { planRestore, type RestoreOptions, type RestorePlan } from './restore-plan.js'
+import { connectionOf, openStorageRow, sealConnection, storageRow } from './sources.js'
+import type { Log } from '../log.js'
+import type { Storage } from '../storage/storage.js'
 
 const newRecoveryId = (): string => `restore-${new Date().toISOString().replace(/[-:]|\.\d+/g, '')}-${randomBytes(4).toString('hex')}`
 
@@ -26,10 +31,11 @@ const typeOf = ({ tables, schemaOnly }: RestoreOptions, execution: Execution): s
 const componentsOf = ({ options, globals }: RestorePlan): string[] =>
   [...(options.globals && globals !== undefined ? ['globals'] : []), ...(options.tables.length > 0 ? options.tables : [options.schemaOnly ? 'schema' : 'database'])]
 
-/** Puts a planned restore on record as `pending`. */
-export const recordRestore = async (env: Environment, plan: RestorePlan): Promise<Recovery> => {
+/** Puts a planned restore on record as `pending`: for a daemon that takes it from the queue, or for this worker. */
+export const recordRestore = async (env: Environment, plan: RestorePlan, taker: 'daemon' | 'here'): Promise<Recovery> => {
   const { execution, options, target, exists } = plan
-  return insertRecovery(env.catalog.db, {
+  const row = await insertRecovery(env.catalog.db, {
+    worker_id: taker === 'here' ? env.workerId : null,
     recovery_id: newRecoveryId(),
     backup_execution_id: execution.id,
     source_backup_id: execution.backup_id,
@@ -39,10 +45,26 @@ export const recordRestore = async (env: Environment, plan: RestorePlan): Promis
     triggered_by: 'manual',
     restore_components: componentsOf(plan),
     recovery_config: {
-      database: target.database, tables: options.tables, schema_only: options.schemaOnly, jobs: options.jobs,
+      target: await sealConnection(env, target), database: target.database, tables: options.tables, schema_only: options.schemaOnly, jobs: options.jobs,
       overwrite: options.overwrite, no_owner: options.noOwner, globals: options.globals,
     },
   })
+  if (taker === 'daemon') await notifyWork(env.catalog.db, { kind: 'recovery', id: row.id })
+  return row
+}
+
+const recordedOptions = z.object({
+  target: z.record(z.string(), z.unknown()),
+  tables: z.array(z.string()), schema_only: z.boolean(), jobs: z.number(), overwrite: z.boolean(), no_owner: z.boolean(), globals: z.boolean(),
+})
+
+/** What a recorded restore asks for, with the target's password opened. Fails with `secret.*` where it was sealed under another key. */
+export const recordedRequest = async (env: Environment, recovery: Recovery): Promise<RestoreOptions> => {
+  const config = recordedOptions.parse(jsonObject(recovery.recovery_config))
+  return {
+    target: { to: await connectionOf(env, { name: `target of ${recovery.recovery_id}`, connection: config.target }) },
+    overwrite: config.overwrite, tables: config.tables, schemaOnly: config.schema_only, jobs: config.jobs, noOwner: config.no_owner, globals: config.globals,
+  }
 }
 
 const leaseAnswer = async (env: Environment, id: number, progress: unknown): Promise<LeaseAnswer> => {
@@ -119,23 +141,65 @@ const audit = (env: Environment, recovery: Recovery, status: 'success' | 'failur
     correlation_id: recovery.source_backup_id,
   })
 
+interface Failing extends ReturnType<typeof journal> {
+  env: Environment
+  log: Log
+  recovery: Recovery
+  tracker: Tracker
+}
+
+/** Says in the row and the audit trail why a restore ended; what prevents that is logged, and the first reason stays the one to tell. */
+const recordFailure = async ({ env, log, recovery, tracker, move, status }: Failing, error: unknown): Promise<void> => {
+  const cancelled = error instanceof BackupdError && error.code === 'cancelled'
+  const details = errorDetails(error, tracker.progress.stage)
+  const differs = error instanceof BackupdError && error.code === 'restore.validation'
+  try {
+    const row = await move(cancelled ? 'cancelled' : 'failed', {
+      error_message: errorMessage(error), error_details: details,
+      ...(differs ? { validation_performed: true, validation_passed: false, validation_results: { passed: false, differences: details['differences'] } } : {}),
+    })
+    await audit(env, row, 'failure', { code: details['code'], stage: details['stage'] })
+  } catch (secondary) {
+    log.error({ recovery: recovery.id, status: status(), error: messageOf(secondary) }, 'the failure could not be recorded')
+  }
+}
+
 const stages = { downloading: 'download', restoring: 'restore', validating: 'validate' } as const
 
-/**
- * Carries a recorded restore to its end: row, statuses, validation and audit. Rejects with the reason after the row says `failed` or
- * `cancelled`.
- */
-export const runRecovery = async (env: Environment, id: number, plan: RestorePlan, onTracker: (tracker: Tracker) => void = () => undefined): Promise<Outcome> => {
+/** Takes a recorded restore and carries it to its end. Rejects with the reason after the row says `failed` or `cancelled`. */
+export const runRecovery = async (env: Environment, id: number, plan: RestorePlan, onTracker?: (tracker: Tracker) => void): Promise<Outcome> => {
   const recovery = await claimRecovery(env.catalog.db, id, env.workerId)
   if (recovery === undefined) throw new BackupdError('recovery.taken', `recovery ${id} is not waiting any more`)
+  return carryRecovery(env, recovery, () => Promise.resolve(plan), onTracker)
+}
+
+/** Carries out a restore that this worker has claimed from the queue: plans it from its record first. */
+export const runQueuedRecovery = async (env: Environment, recovery: Recovery, onTracker?: (tracker: Tracker) => void): Promise<Outcome> => {
+  let storage: Storage | undefined
+  const planned = async (within: Environment): Promise<RestorePlan> => {
+    const execution = recovery.backup_execution_id === null ? undefined : await executionById(env.catalog.db, recovery.backup_execution_id)
+    if (execution === undefined) throw new BackupdError('execution.not_found', `the record of backup ${recovery.source_backup_id} is gone`, { kind: 'notFound' })
+    storage = await openStorageRow(within, await storageRow(within, execution.storage_backend_id))
+    return planRestore(within, execution, storage, await recordedRequest(within, recovery))
+  }
+  try {
+    return await carryRecovery(env, recovery, planned, onTracker)
+  } finally {
+    await storage?.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
+  }
+}
+
+/** Row, statuses, validation and audit around one restore. */
+const carryRecovery = async (env: Environment, recovery: Recovery, planned: (within: Environment) => Promise<RestorePlan>, onTracker: (tracker: Tracker) => void = () => undefined): Promise<Outcome> => {
   const log = env.log.child({ recovery: recovery.id, backup_id: recovery.source_backup_id })
   const tracker = createTracker((warning) => log.warn(warning))
   onTracker(tracker)
-  for (const warning of plan.warnings) tracker.warn(warning)
   const lease = keepLease(() => leaseAnswer(env, recovery.id, tracker.progress), env.signal, log)
   const { move, status } = journal(env, recovery, tracker)
   const within: Environment = { ...env, log, signal: lease.signal }
   try {
+    const plan = await planned(within)
+    for (const warning of plan.warnings) tracker.warn(warning)
     if (plan.manifest.recipients.length > 0) await auditKeyAccess(within, { identities: plan.identities, purpose: 'restore', backupId: recovery.source_backup_id })
     const safety = plan.exists ? await backUpTarget(within, plan) : undefined
     const validation = await restore({
@@ -152,19 +216,10 @@ export const runRecovery = async (env: Environment, id: number, plan: RestorePla
     log.info({ target: recovery.target_system, tables: validation.tables, rows: validation.rows }, 'restore completed')
     return { recovery: row, validation }
   } catch (error) {
-    const cancelled = error instanceof BackupdError && error.code === 'cancelled'
-    const details = errorDetails(error, tracker.progress.stage)
-    const differences = error instanceof BackupdError && error.code === 'restore.validation'
-    await move(cancelled ? 'cancelled' : 'failed', {
-      error_message: errorMessage(error), error_details: details,
-      ...(differences ? { validation_performed: true, validation_passed: false, validation_results: { passed: false, differences: details['differences'] } } : {}),
-    }).then((row) => audit(env, row, 'failure', { code: details['code'], stage: details['stage'] })).catch((secondary: unknown) => {
-      log.error({ status: status(), error: messageOf(secondary) }, 'the failure could not be recorded')
-    })
+    await recordFailure({ env, log, recovery, tracker, move, status }, error)
     log.error({ err: error }, 'restore failed')
     throw error
   } finally {
     await lease.release()
   }
 }
-

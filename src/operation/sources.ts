@@ -2,9 +2,9 @@ import { jsonObject } from '../catalog/json.js'
 import type { Schedule } from '../catalog/schedules.js'
 import { findSource as findSourceRow, sourceById, type Source as SourceRow } from '../catalog/sources.js'
 import { storageById, type StorageRow } from '../catalog/storages.js'
-import { loadSecretKey, resolveConfig, type ResolveContext } from '../encryption/secrets.js'
+import { loadSecretKey, resolveConfig, sealConfig, type ResolveContext } from '../encryption/secrets.js'
 import { BackupdError } from '../errors.js'
-import { parseConnection, type Connection } from '../postgres/connection.js'
+import { describeConnection, parseConnection, type Connection } from '../postgres/connection.js'
 import { Secret } from '../secret.js'
 import { backendOf, openStorage } from '../storage/registry.js'
 import type { Storage } from '../storage/storage.js'
@@ -35,6 +35,10 @@ export const connectionOf = async (env: Reading, row: Pick<SourceRow, 'name' | '
   const connection = parseConnection(url)
   return password instanceof Secret ? { ...connection, password } : connection
 }
+
+/** A connection as the catalog keeps it: the password sealed. `connectionOf` opens it. */
+export const sealConnection = async ({ config }: Reading, connection: Connection): Promise<Record<string, unknown>> =>
+  sealConfig({ url: describeConnection(connection), password: connection.password }, SOURCE_SECRETS, await loadSecretKey(config))
 
 /** Whether `default` is what BACKUPD_SOURCE_URL says, whatever its row says. */
 export const fromEnvironment = ({ config }: Reading, name: string): Connection | undefined =>

@@ -29,6 +29,7 @@ const known: Known[] = [
   { pattern: /extension "[^"]*" is not available|could not open extension control file/, hint: 'Install the extension\'s package on the target server.', options: { kind: 'configuration' } },
   { pattern: /No space left on device|could not extend file|disk full/i, hint: 'A disk is full, here or on the server; make room.' },
   { pattern: /out of memory/i, hint: 'The server or this machine ran out of memory.', options: { retryable: true } },
+  { pattern: /other objects depend on it/, hint: 'Objects outside the chosen tables depend on one of them: restore the whole database, or the table into a new database and copy its rows.' },
   { pattern: /already exists/, hint: 'The target is not empty; restore into a new database.' },
   { pattern: /did not find magic string|not appear to be a valid archive|unexpected end of file|unsupported version \([0-9.]+\) in file header|could not read from input file/, hint: 'The archive is damaged, or newer than this pg_restore.', options: { kind: 'integrity' } },
   { pattern: /server closed the connection unexpectedly|terminating connection|connection to server .* (?:failed|was lost)|SSL connection has been closed|could not receive data from server|could not connect to server|no connection to the server|(?:shutting|starting) up/, hint: 'The server or the network went away; see the server\'s log.', options: { retryable: true } },
