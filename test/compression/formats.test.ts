@@ -1,7 +1,9 @@
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import { decodeBlock } from '../../src/compression/lz4-block.js'
+import { codecs } from '../../src/compression/registry.js'
 import { createXxh32, xxh32 } from '../../src/compression/xxhash32.js'
 import { createXxh64 } from '../../src/compression/xxhash64.js'
 import { compressBound, loadZstdWasm, workInWasm } from '../../src/compression/zstd-wasm.js'
@@ -29,6 +31,17 @@ t.test('what WebAssembly compresses, zstd reads and checks', async (t) => {
     t.ok((await unpack(packed, plain.length)).equals(plain), name)
     if (zstdNative !== undefined) t.ok((await zstdNative.decompress(packed, plain.length)).equals(plain), `${name}, by zlib`)
   }
+})
+
+// A frame that does not tell its size cannot be decompressed whole, beside others: half the speed of a restore.
+t.test('frames tell their size and carry a checksum, whatever Node has', async (t) => {
+  const file = join(t.testdir({}), 'frames.zst')
+  const compressor = await codecs.zstd.compressor({ concurrency: 1 })
+  for (const size of [10, 1000, 1_000_000]) {
+    writeFileSync(file, await compressor.compress(rows(size)))
+    t.match((await tool(['zstd', '-lv', file])).toString(), new RegExp(`Decompressed Size:.*\\b${size} B[^]*Check: XXH64`), `${size} bytes`)
+  }
+  await compressor.close()
 })
 
 t.test('what zstd compresses, WebAssembly reads, also with a window of 128 MiB', async (t) => {
