@@ -31,6 +31,12 @@ need ceph-common has ceph
 need radosgw has radosgw
 need prometheus has promtool
 need systemd has systemd-analyze
+need debootstrap has debootstrap
+need gnupg has gpg
+need swift-proxy has swift-proxy-server
+need swift-account has swift-account-server
+need swift-container has swift-container-server
+need swift-object has swift-object-server
 install_missing || exit 1
 
 # vsftpd and ProFTPD exclude each other as packages, so this one is only unpacked.

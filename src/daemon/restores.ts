@@ -1,5 +1,5 @@
 import { claimNextRecovery, type Recovery } from '../catalog/recoveries.js'
-import { BackupdError, messageOf } from '../errors.js'
+import { type BackupdError, messageOf } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
 import { runQueuedRecovery } from '../operation/recovery.js'
 
