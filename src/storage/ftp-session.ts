@@ -38,7 +38,8 @@ const replies: Record<number, StorageCode> = {
 // One code stands for many causes (550: missing, denied, full), which only the text tells apart, where the server gives one.
 const classOf = ({ code, message }: FTPError): StorageCode => {
   if (/no such|not found|does not exist/i.test(message)) return 'storage.not_found'
-  if (/no space|quota|disk full|insufficient storage/i.test(message)) return 'storage.disk_full'
+  // vsftpd has only the last of these for every failed write, and hardly ever another reason.
+  if (/no space|quota|disk full|insufficient storage|failure writing to local file/i.test(message)) return 'storage.disk_full'
   if (/read-only/i.test(message)) return 'storage.read_only'
   if (code === 530 && /too many|maximum|limit/i.test(message)) return 'storage.throttled'
   if ((code === 530 || code === 550) && /\b(ssl|tls|encrypt)/i.test(message)) return 'storage.tls'

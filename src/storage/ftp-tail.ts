@@ -2,7 +2,7 @@ import { chunksOf } from './chunks.js'
 import type { ByteSource } from './storage.js'
 import { closeIterator } from './wait.js'
 
-const piece = 128 * 1024
+const piece = 256 * 1024
 
 /** A source of which the last bytes are kept until the server is known to have them, so that an upload can go on where it broke. */
 export interface Tail {
@@ -16,6 +16,8 @@ export interface Tail {
   failure(): { error: unknown } | undefined
   /** The bytes from `offset` on: first those kept, then what comes. Waits for a confirmation when `most` bytes are unconfirmed. */
   from(offset: number): AsyncGenerator<Buffer, void, undefined>
+  /** Resolves once a quarter of `most` is unconfirmed: time to ask what the server has. */
+  filled(): Promise<void>
   /** The server has everything before `offset`. */
   confirm(offset: number): void
   /** There will be no confirmations: keep the last `most` bytes and hope that no more are on their way. */
@@ -23,9 +25,24 @@ export interface Tail {
   close(): void
 }
 
+// Wakes everybody who waits for it, and nobody who comes later.
+const bell = (): { rung(): Promise<void>; wake(): void } => {
+  let wake: () => void = () => undefined
+  let woken = new Promise<void>((resolve) => { wake = resolve })
+  return {
+    rung: () => woken,
+    wake: () => {
+      wake()
+      woken = new Promise<void>((resolve) => { wake = resolve })
+    },
+  }
+}
+
 /** Keeps at most `most` bytes (and one piece) of `source`. */
 export const tailOf = (source: ByteSource, most: number, signal: AbortSignal): Tail => {
-  const iterator = chunksOf(source, { size: piece, signal })
+  // What the server has is nobody's any more; used again, it keeps the collector out of the data path.
+  const spare: Buffer[] = []
+  const iterator = chunksOf(source, { size: piece, signal, memory: (size) => spare.pop() ?? Buffer.allocUnsafeSlow(size) })
   let pieces: Buffer[] = []
   let start = 0
   let end = 0
@@ -33,12 +50,13 @@ export const tailOf = (source: ByteSource, most: number, signal: AbortSignal): T
   let blind = false
   let failure: { error: unknown } | undefined
   let pulling: Promise<void> | undefined
-  let wake: () => void = () => undefined
-  let woken = new Promise<void>((resolve) => { wake = resolve })
+  const room = bell()
+  const fill = bell()
 
   const drop = (offset: number): void => {
     const count = Math.floor((Math.min(offset, end) - start) / piece)
     if (count <= 0) return
+    spare.push(...pieces.slice(0, count))
     pieces = pieces.slice(count)
     start += count * piece
   }
@@ -52,6 +70,7 @@ export const tailOf = (source: ByteSource, most: number, signal: AbortSignal): T
         end += next.value.data.length
         ended = next.value.last
         if (blind) drop(end - most)
+        else if (end - start >= most / 4) fill.wake()
       },
       (error: unknown) => {
         failure = { error }
@@ -74,18 +93,20 @@ export const tailOf = (source: ByteSource, most: number, signal: AbortSignal): T
           yield rest
           at += rest.length
         } else if (ended) return
-        else if (end - start >= most && !blind) await woken
+        else if (end - start >= most && !blind) await room.rung()
         else await pull()
       }
     },
     confirm: (offset) => {
       drop(offset)
-      wake()
-      woken = new Promise<void>((resolve) => { wake = resolve })
+      room.wake()
     },
     unconfirmed: () => {
       blind = true
-      wake()
+      room.wake()
+    },
+    filled: async () => {
+      if (end - start < most / 4) await fill.rung()
     },
     close: () => closeIterator(iterator),
   }

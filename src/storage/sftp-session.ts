@@ -46,7 +46,7 @@ export const sftpFailure = (error: unknown, what: string): BackupdError => {
   if (typeof code === 'number' && statusCodes[code] !== undefined) return say(statusCodes[code])
   if (level === 'client-authentication') return say('storage.auth')
   if (level === 'client-timeout') return say('storage.timeout')
-  if (/No response from server|Not connected|Connection lost|Channel|ended|closed|Keepalive/i.test(messageOf(error))) return say('storage.connection_lost')
+  if (/No response from server|Not connected|Connection lost|Channel|Unexpected (end|close)|ended|closed|Keepalive/i.test(messageOf(error))) return say('storage.connection_lost')
   return unknownFailure(error, what)
 }
 

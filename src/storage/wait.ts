@@ -16,6 +16,8 @@ export interface WithinOptions {
  */
 export const within = <T>(promise: Promise<T>, { signal, ms, timeout }: WithinOptions): Promise<T> =>
   new Promise<T>((resolve, reject) => {
+    // Every request in flight listens; Node takes more than ten for a leak.
+    if (signal !== undefined) setMaxListeners(0, signal)
     const onAbort = (): void => settle(() => reject(abortError(signal as AbortSignal)))
     const timer = ms === undefined ? undefined : setTimeout(() => settle(() => reject(timeout?.() ?? new Error('timed out'))), ms)
     const settle = (finish: () => void): void => {
@@ -40,7 +42,6 @@ export const sleep = async (ms: number, signal: AbortSignal): Promise<void> => {
 /** An abort of our own that also follows `signal`. `release` must be called, or a long-lived signal collects listeners. */
 export const linkedAbort = (signal: AbortSignal): { signal: AbortSignal; abort(reason: unknown): void; release(): void } => {
   const controller = new AbortController()
-  // Every request in flight listens; Node takes more than ten for a leak.
   setMaxListeners(0, controller.signal)
   const follow = (): void => controller.abort(signal.reason)
   if (signal.aborted) follow()

@@ -119,7 +119,8 @@ export const faultSuite = async (t: Test, subject: FaultSubject): Promise<void> 
       proxy.set({ latency: 200 })
       await bounded('write', through.write('object', bytes(1, 1_000_000), { signal }))
       c.strictSame(await bounded('read', digestOf(through.read('object', { signal }))), await digestOf(bytes(1, 1_000_000)))
-    }))
+      // Some protocols log in with a dozen round trips before the first byte of an object.
+    }, { silent: 20_000 }))
 
     await s.test('1 MB/s', async (c) => withProxy(async ({ proxy, through }) => {
       proxy.set({ rate: 1_000_000 })

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync } from 'node:fs'
+import { chmodSync, mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { silentLog } from '../../src/log.js'
@@ -109,4 +109,18 @@ t.test('fifty small reads share connections for commands', async (t) => {
   t.ok(proxy.connections() <= 75, `${proxy.connections()} connections`)
   await Promise.all([direct.close(), storage.close()])
   await proxy.stop()
+})
+
+t.test('the rights of docs/storage.md are enough', async (t) => {
+  const documented = /```apache\n([\s\S]*?)```/.exec(readFileSync(new URL('../../docs/storage.md', import.meta.url), 'utf8'))?.[1] ?? ''
+  t.match(documented, 'DenyAll')
+  const server = await startProftpd({ tls: 'explicit', extra: documented.replace('AllowUser backup\n', 'AllowUser backupd\n').replace('/srv/backups', '/').split('\n') })
+  t.teardown(server.stop)
+  const storage = await open(server, { tls: 'explicit' })
+  for (const seed of [1, 2]) await storage.write('deep/a', bytes(seed, 3_000_000), { signal })
+  t.strictSame(await digestOf(storage.read('deep/a', { offset: 1_000_000, signal })), { ...(await digestOf(storage.read('deep/a', { offset: 1_000_000, signal }))), size: 2_000_000 })
+  const steps = await storage.probe({ signal })
+  t.strictSame(steps.map(({ outcome }) => outcome), ['ok', 'ok', 'ok', 'ok', 'ok'], JSON.stringify(steps))
+  t.strictSame(await storage.sweep({ signal, olderThan: new Date() }), { removed: [], remaining: [] })
+  await storage.close()
 })
