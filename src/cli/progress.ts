@@ -17,7 +17,8 @@ export const progressText = (progress: Progress, elapsed: number, expectedBytes:
   return [
     progress.stage.padEnd(8),
     `${bytes(progress.plain_bytes)} read`,
-    `${bytes(progress.stored_bytes)} ${progress.stage === 'verify' ? 'stored and checked' : 'stored'}`,
+    ...(progress.stored_bytes > 0 ? [`${bytes(progress.stored_bytes)} stored`] : []),
+    ...(progress.checked_bytes > 0 ? [`${bytes(progress.checked_bytes)} read back`] : []),
     `${bytes(Math.round(rate))}/s`,
     `${progress.parts} parts`,
     clockText(elapsed),

@@ -21,14 +21,15 @@ const codeOf = (error: unknown): string => (error instanceof BackupdError ? erro
 export const createTally = (): Tally => {
   const bytes = { read: 0, stored: 0, verified: 0 }
   const failures = new Map<string, { schedule: string; code: string; count: number }>()
-  const counted = new WeakMap<Tracker, { plain: number; stored: number }>()
+  const counted = new WeakMap<Tracker, { plain: number; stored: number; checked: number }>()
 
   const take = (tracker: Tracker): void => {
-    const { stage, plain_bytes: plain, stored_bytes: stored } = tracker.progress
-    const before = counted.get(tracker) ?? { plain: 0, stored: 0 }
+    const { plain_bytes: plain, stored_bytes: stored, checked_bytes: checked } = tracker.progress
+    const before = counted.get(tracker) ?? { plain: 0, stored: 0, checked: 0 }
     bytes.read += plain - before.plain
-    bytes[stage === 'verify' ? 'verified' : 'stored'] += stored - before.stored
-    counted.set(tracker, { plain, stored })
+    bytes.stored += stored - before.stored
+    bytes.verified += checked - before.checked
+    counted.set(tracker, { plain, stored, checked })
   }
   const fail = (execution: Execution, code: string): void => {
     const schedule = execution.schedule_id === null ? '' : String(execution.schedule_id)

@@ -60,7 +60,7 @@ const writeParts = async (run: BackupRun, reading: SourceReading, writer: PartWr
   const parts: Part[] = []
   const store = async (kind: PartKind, plain: ByteSource): Promise<Part> => {
     tracker.enter(kind)
-    const part = await writePart(writer, kind, withWatchdog(plain, { timeout: stallTimeout, signal: writer.signal, onStall }))
+    const part = await writePart(writer, kind, withWatchdog(plain, { timeout: stallTimeout, signal: writer.signal, onStall, elsewhere: () => tracker.progress.stored_bytes }))
     parts.push(part)
     tracker.finishedPart()
     return part

@@ -46,13 +46,13 @@ const drain = async (source: ByteSource): Promise<void> => {
 /** Reads every part once and compares its digest, before a database that is in use is touched. */
 const checkDigests = async ({ plan, tracker, signal }: RestoreRun): Promise<void> => {
   for (const part of plan.manifest.parts) {
-    await drain(readStored(plan.storage, part, signal, (stored) => tracker.moved({ stored })))
+    await drain(readStored(plan.storage, part, signal, (checked) => tracker.moved({ checked })))
     tracker.finishedPart()
   }
 }
 
 const plainPart = ({ plan, tracker, signal }: RestoreRun, part: RestorePlan['database']): ByteSource =>
-  openPart(readStored(plan.storage, part, signal, (stored) => tracker.moved({ stored })), part, { ...plan, signal })
+  openPart(readStored(plan.storage, part, signal, (checked) => tracker.moved({ checked })), part, { ...plan, signal })
 
 async function* counted(source: ByteSource, tracker: Tracker): ByteSource {
   for await (const block of source) {

@@ -71,7 +71,7 @@ export const checkBackup = async (env: Environment, { execution, storage, tracke
     level: level ?? (await deepest(execution, identities)),
     identities,
     tools: toolsFor(env),
-    onBytes: (stored) => tracker.moved({ stored }),
+    onBytes: (checked) => tracker.moved({ checked }),
     onPart: () => undefined,
     signal,
   })
