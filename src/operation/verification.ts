@@ -9,7 +9,7 @@ import type { Storage } from '../storage/storage.js'
 import type { Environment } from './environment.js'
 import { errorDetails } from './failure.js'
 import { folderOf } from './folder.js'
-import { identitiesAtHand } from './identities.js'
+import { auditKeyAccess, identitiesAtHand } from './identities.js'
 import type { Tracker } from './progress.js'
 import { ownsRecipient } from './readback.js'
 import { damagedError, verify, type Verification, type VerifyLevel } from './verify.js'
@@ -64,11 +64,15 @@ const now = sql`clock_timestamp()` as unknown as Date
 export const checkBackup = async (env: Environment, { execution, storage, tracker, signal, level }: Request): Promise<VerificationOutcome> => {
   tracker.enter('verify')
   const identities = await identitiesAtHand(env)
+  const depth = level ?? (await deepest(execution, identities))
+  if (depth === 'archive' && identities.length > 0 && recipientsOf(execution).length > 0) {
+    await auditKeyAccess(env, { identities, purpose: 'verify', backupId: execution.backup_id })
+  }
   const verification = await verify({
     storage,
     backupId: folderOf(execution),
     known: execution.checksum === null ? null : { checksum: execution.checksum, text: knownManifest(execution) },
-    level: level ?? (await deepest(execution, identities)),
+    level: depth,
     identities,
     tools: toolsFor(env),
     onBytes: (checked) => tracker.moved({ checked }),
