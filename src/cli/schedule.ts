@@ -58,7 +58,7 @@ const defineAdd = (command: Command, run: Run): void => {
     .option('--bandwidth <mbps>', 'limit in megabits per second', wholeNumber(1, 1_000_000))
     .option('--parallel-uploads <n>', 'pieces of an object in flight at a time', wholeNumber(1, 64), 3)
     .option('--copy-to <storage>', 'store a copy of each backup there')
-    .option('--jobs <n>', 'dump with so many connections at a time', wholeNumber(1, 64))
+    .option('--jobs <n>', 'connections to dump with; kept for a later version, which this one warns of', wholeNumber(1, 64))
     .option('--description <text>', 'for people')
     .addHelpText('after', addHelp)
     .action((name: string, options: AddOptions) =>

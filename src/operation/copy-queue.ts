@@ -21,13 +21,13 @@ interface NewCopy {
   verify: boolean
 }
 
-// The column holds 100 characters; what stands before the suffix is for people, the folder's name is in the metadata.
-const copyId = (folder: string): string => `${folder.slice(0, 88)}-copy-${randomSuffix()}`
+/** A new backup_id for a copy. The column holds 100 characters; what stands before the suffix is for people, the folder's name is in the metadata. */
+export const newCopyId = (folder: string): string => `${folder.slice(0, 88)}-copy-${randomSuffix()}`
 
 const insertCopy = async (env: Environment, tx: Db, { original, target, trigger, verify }: NewCopy): Promise<Execution> => {
   const folder = folderOf(original)
   const row = await enqueue(tx, {
-    backup_id: copyId(folder),
+    backup_id: newCopyId(folder),
     copy_of: original.id,
     schedule_id: original.schedule_id,
     storage_backend_id: target.id,

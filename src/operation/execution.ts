@@ -59,6 +59,7 @@ const produceBackup = async (running: Running, given: BackupPlan | undefined): P
   let storage: Storage | undefined
   try {
     const plan = given ?? (await planOf(env, execution))
+    for (const note of plan.notes) tracker.warn(note)
     const row = await storageRow(env, execution.storage_backend_id)
     storage = await openStorageRow(env, row, plan.parallelUploads)
     await transition(env.catalog.db, execution.id, {

@@ -27,6 +27,8 @@ export interface BackupPlan {
   bandwidthMbps: number | undefined
   parallelUploads: number
   verify: boolean
+  /** What of the schedule has no effect, for people. */
+  notes: readonly string[]
 }
 
 /** Fails with `schedule.backup_type` for a type that the column may hold but that is not supported. */
@@ -94,5 +96,6 @@ export const planBackup = async (env: Environment, schedule: Schedule): Promise<
     bandwidthMbps: schedule.bandwidth_limit_mbps === null || schedule.bandwidth_limit_mbps <= 0 ? undefined : schedule.bandwidth_limit_mbps,
     parallelUploads: Math.max(1, schedule.max_parallel_uploads),
     verify: schedule.verify_integrity,
+    notes: schedule.jobs !== null && schedule.jobs > 1 ? [`the schedule asks for ${schedule.jobs} jobs; this version dumps a database as one stream`] : [],
   }
 }

@@ -89,6 +89,7 @@ const backUpTarget = async (env: Environment, { execution, target, manifest }: R
     bandwidthMbps: undefined,
     parallelUploads: 3,
     verify: true,
+    notes: [],
   }
   const queued = await enqueue(env.catalog.db, {
     backup_id: newBackupId(new Date(), `before-restore-${target.database}`),
