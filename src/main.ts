@@ -36,3 +36,5 @@ try {
   out.failure(error)
   process.exitCode = exitCodeOf(error)
 }
+// Everything is put away. What still holds the process, such as a connection that the driver lost while it was being made, is over.
+setTimeout(() => process.exit(), 1_000).unref()

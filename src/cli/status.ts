@@ -85,8 +85,9 @@ const scheduleRows = (state: State): Row[] =>
 
 const statusText = (where: string, state: State): string => {
   const daemons = state.daemons.map((row) => {
-    const { running, concurrency, http } = jsonObject(row.details)
-    return { daemon: row.host, pid: row.pid, version: row.version, state: row.state, runs: `${String(running ?? 0)} of ${String(concurrency ?? '?')}`, http: http ?? '-', since: sinceText(state.now, row.started_at) }
+    const { concurrency, http } = jsonObject(row.details)
+    const running = state.live.filter(({ worker_id, status }) => worker_id === row.id && status !== 'pending').length
+    return { daemon: row.host, pid: row.pid, version: row.version, state: row.state, runs: `${running} of ${String(concurrency ?? '?')}`, http: http ?? '-', since: sinceText(state.now, row.started_at) }
   })
   return [
     `catalog ${where}`,
