@@ -43,7 +43,7 @@ const wholeNumber = (min: number, max: number) =>
 const seconds = (min: number, max: number) => wholeNumber(min, max).transform((value) => value * 1000)
 const postgresUrl = z
   .string()
-  .refine((value) => /^postgres(ql)?:\/\/./.test(value) && URL.canParse(value), 'a URL such as postgres://user:password@host:5432/database')
+  .refine((value) => /^postgres(ql)?:\/\/./.test(value) && URL.canParse(value), 'a URL such as postgres://user@host:5432/database')
 const listenAddress = z
   .string()
   .regex(/^(\[[0-9a-fA-F:.]+\]|[^:\s]+):\d{1,5}$/, 'an address and port such as 127.0.0.1:8470')
@@ -132,7 +132,7 @@ const databaseUrl = (env: Environment): string | undefined => {
   if (shared === undefined) return undefined
   // Another application's variable may carry its driver's name: postgresql+asyncpg://…
   const plain = shared.replace(/^(postgres(?:ql)?)\+[a-z0-9_]+:/, '$1:')
-  if (!postgresUrl.safeParse(plain).success) throw invalid('DATABASE_URL', 'a URL such as postgres://user:password@host:5432/database')
+  if (!postgresUrl.safeParse(plain).success) throw invalid('DATABASE_URL', 'a URL such as postgres://user@host:5432/database')
   return plain
 }
 
