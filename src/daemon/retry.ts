@@ -1,10 +1,12 @@
 import type { Db } from '../catalog/connect.js'
-import { enqueue, type Execution } from '../catalog/executions.js'
+import { enqueue, type Enqueued, type Execution } from '../catalog/executions.js'
 import { databaseTime } from '../catalog/attention.js'
 import { jsonObject } from '../catalog/json.js'
 import { notifyWork } from '../catalog/notifications.js'
 import { scheduleById } from '../catalog/schedules.js'
+import { newCopyId } from '../operation/copy-queue.js'
 import type { Environment } from '../operation/environment.js'
+import { folderOf, isCopy } from '../operation/folder.js'
 import { newBackupId } from '../repository/keys.js'
 
 /** Codes of ends that are no fault of the backup: its daemon was stopped, or died. */
@@ -20,20 +22,35 @@ const interruptions = (execution: Execution): number => {
 /**
  * Whether a run that has ended should be tried again. Cut by a drain: always, whoever asked for it. Its daemon lost: as long as
  * attempts are left, whoever asked for it. Failed or damaged by itself: only when the clock started it (who ran it by hand has seen
- * it fail), and only when it may end otherwise without anybody changing anything.
+ * it fail), and only when it may end otherwise without anybody changing anything; a copy, which asks nothing of a database, only when
+ * the error says so.
  */
 export const deservesRetry = (execution: Execution, retries: number): boolean => {
-  if (execution.schedule_id === null || execution.copy_of !== null || execution.attempt === null) return false
+  if (execution.schedule_id === null || execution.attempt === null) return false
+  // A copy whose original is gone has nothing to copy.
+  if (isCopy(execution) && execution.copy_of === null) return false
   if (execution.status !== 'failed' && execution.status !== 'corrupted') return false
   const { code, kind, retryable } = jsonObject(execution.error_details)
   if (code === STOPPED) return true
   if (execution.attempt - interruptions(execution) > retries) return false
   if (code === LOST) return true
-  return execution.triggered_by === 'schedule' && (retryable === true || !['usage', 'configuration', 'notFound'].includes(String(kind)))
+  return execution.triggered_by === 'schedule' && (retryable === true || (!isCopy(execution) && !['usage', 'configuration', 'notFound'].includes(String(kind))))
 }
 
 // A fifth more or less, so that what failed together is not tried again together.
 const spread = (delay: number): number => delay * (0.8 + 0.4 * Math.random())
+
+/** What the next attempt of a copy has in place of a backup's. */
+const copyAgain = (ended: Execution, stopped: boolean): Partial<Enqueued> => {
+  if (!isCopy(ended)) return {}
+  const folder = folderOf(ended)
+  return {
+    backup_id: newCopyId(folder),
+    copy_of: ended.copy_of,
+    backup_config: ended.backup_config,
+    execution_metadata: { stored_as: folder, interruptions: interruptions(ended) + (stopped ? 1 : 0) },
+  }
+}
 
 /** Queues the next attempt of a run that has ended, in the transaction that ended it. Undefined when there is to be none. */
 export const queueRetry = async (
@@ -41,7 +58,7 @@ export const queueRetry = async (
 ): Promise<Execution | undefined> => {
   if (!deservesRetry(ended, env.config.retries) || ended.schedule_id === null) return undefined
   const schedule = await scheduleById(tx, ended.schedule_id)
-  if (schedule === undefined || (ended.triggered_by === 'schedule' && !schedule.is_active)) return undefined
+  if (schedule === undefined || (ended.triggered_by === 'schedule' && !schedule.is_active && !isCopy(ended))) return undefined
   const attempt = ended.attempt ?? 1
   const stopped = jsonObject(ended.error_details)['code'] === STOPPED
   const now = await databaseTime(tx)
@@ -59,6 +76,7 @@ export const queueRetry = async (
     retry_of: ended.id,
     not_before: stopped ? now : new Date(now.getTime() + spread(delay(counted))),
     execution_metadata: { interruptions: interruptions(ended) + (stopped ? 1 : 0) },
+    ...copyAgain(ended, stopped),
   })
   if (next === undefined) {
     env.log.info({ execution: ended.id, schedule: schedule.name }, 'not tried again: another run of the schedule is waiting')

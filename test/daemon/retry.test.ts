@@ -31,6 +31,9 @@ t.test('what deserves another attempt', (t) => {
     ['but failures are', false, ended({ attempt: 6, execution_metadata: { interruptions: 3 } })],
     ['without a schedule', false, ended({ schedule_id: null })],
     ['a copy', false, ended({ copy_of: 3 })],
+    ['a copy, of a storage that was away', true, ended({ copy_of: 3 }, 'storage.unreachable', { retryable: true })],
+    ['a copy that was cut by a drain', true, ended({ copy_of: 3 }, STOPPED)],
+    ['a copy of which the original is gone', false, ended({ execution_metadata: { stored_as: 'folder' } }, STOPPED)],
     ['of the other application', false, ended({ attempt: null })],
   ]
   for (const [name, wanted, execution] of cases) t.equal(deservesRetry(execution, 2), wanted, name)

@@ -12,6 +12,7 @@ interface ShownCopy extends ShownExecution {
   copy_of: number | null
   schedule_id: number | null
   triggered_by: string
+  retry_of: number | null
 }
 
 interface Failure {
@@ -227,22 +228,24 @@ t.test('a daemon makes the copies, and clears up after one that was killed', asy
 
   // A copy whose worker is gone: its row is made to look like that, and its folder holds a part.
   const lost = await secondStorage(t, world, 'lost')
-  const leave = async (status: string): Promise<number> => {
+  const leave = async (attempt: number): Promise<number> => {
     const [row] = await world.sql('catalog', `INSERT INTO backup_executions (backup_id, copy_of, schedule_id, storage_backend_id, backup_type, triggered_by, status, started_at, included_components, attempt, worker_id, lease_expires_at, storage_location, execution_metadata)
-      SELECT backup_id || '-copy-aaaaa' || (SELECT count(*) FROM backup_executions), id, schedule_id, (SELECT id FROM storage_backend_configs WHERE name = 'lost'), backup_type, 'manual', '${status}', now(), '[]', 1, 'gone', now() - interval '1 hour', 'file:///', jsonb_build_object('stored_as', backup_id)
+      SELECT backup_id || '-copy-aaaaa' || (SELECT count(*) FROM backup_executions), id, schedule_id, (SELECT id FROM storage_backend_configs WHERE name = 'lost'), backup_type, 'manual', 'running', now(), '[]', ${attempt}, 'gone', now() - interval '1 hour', 'file:///', jsonb_build_object('stored_as', backup_id)
       FROM backup_executions WHERE id = ${original.id} RETURNING id`)
     return Number(row?.['id'])
   }
   mkdirSync(join(lost, original.backup_id), { recursive: true })
   writeFileSync(join(lost, original.backup_id, 'globals.sql.age'), 'half')
-  const first = await leave('running')
+  const first = await leave(9)
   await until('the lost copy is ended', async () => (await show(world, first)).status === 'failed')
   await until('what it stored is removed', () => Promise.resolve(Object.keys(filesBelow(lost)).length === 0))
   t.match((await show(world, original.id)).warnings.join('\n'), new RegExp(`the copy to storage lost \\(execution ${first}\\) ended as failed`))
 
-  const again = (await world.ok(['copy', String(original.id), '--to', 'lost', '--json'])).json<ShownCopy>()
-  t.equal(again.status, 'completed')
-  const second = await leave('running')
+  const tried = await leave(1)
+  await until('the lost copy is tried again', async () => (await world.sql('catalog', `UPDATE backup_executions SET not_before = now() WHERE retry_of = ${tried} RETURNING id`)).length > 0)
+  await until('the second attempt is good', async () => (await listed(world)).some((row) => row.copy_of === original.id && row.retry_of === tried && row.status === 'completed'))
+  t.same(filesBelow(lost), filesBelow(world.storageDir))
+  const second = await leave(9)
   await until('the second lost copy is ended', async () => (await show(world, second)).status === 'failed')
   await sleep(1_000)
   t.same(filesBelow(lost), filesBelow(world.storageDir), 'what a good copy holds is not removed with a lost one')
