@@ -1,7 +1,7 @@
 import { sql, type SQL } from 'drizzle-orm'
 import type { Db } from './connect.js'
 import { due, expired } from './queue.js'
-import { expiredRecovery } from './recoveries.js'
+import { expiredRecovery, waitingRecovery } from './recoveries.js'
 import { backupExecutions, backupSchedules, recoveryExecutions } from './schema.js'
 import { needsScheduler } from './schedules.js'
 
@@ -14,6 +14,7 @@ export interface Attention {
   schedules: boolean
   /** Executions that may begin. */
   pending: boolean
+  /** Restores that may begin. */
   recoveries: boolean
   expired: boolean
   expiredRecoveries: boolean
@@ -30,7 +31,7 @@ export const lookAround = async (db: Db): Promise<Attention> => {
       ${milliseconds(sql`clock_timestamp() - pg_postmaster_start_time()`)} AS uptime,
       EXISTS (SELECT FROM ${backupSchedules} WHERE ${needsScheduler}) AS schedules,
       EXISTS (SELECT FROM ${backupExecutions} WHERE status = 'pending' AND attempt IS NOT NULL AND ${due}) AS pending,
-      EXISTS (SELECT FROM ${recoveryExecutions} WHERE status = 'pending' AND recovery_config::jsonb ? 'status_history') AS recoveries,
+      EXISTS (SELECT FROM ${recoveryExecutions} WHERE ${waitingRecovery}) AS recoveries,
       EXISTS (SELECT FROM ${backupExecutions} WHERE ${expired}) AS expired,
       EXISTS (SELECT FROM ${recoveryExecutions} WHERE ${expiredRecovery}) AS expired_recoveries,
       ${milliseconds(sql`least(

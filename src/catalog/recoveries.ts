@@ -60,8 +60,8 @@ export const claimRecovery = async (db: Db, id: number, worker: string): Promise
   (await db.update(recoveryExecutions).set(taken(worker))
     .where(and(eq(recoveryExecutions.id, id), eq(recoveryExecutions.status, 'pending'))).returning())[0]
 
-// A queued one of ours says where it goes; rows of the other application, and those that a command runs itself, are not taken.
-const waiting = and(
+/** That a recovery waits for a daemon: a queued one of ours says where it goes; rows of the other application, and those that a command runs itself, are not taken. */
+export const waitingRecovery = and(
   eq(recoveryExecutions.status, 'pending'),
   isNull(recoveryExecutions.worker_id),
   sql`recovery_config::jsonb -> 'target' IS NOT NULL`,
@@ -69,7 +69,7 @@ const waiting = and(
 
 /** Takes the queued recovery that has waited longest, as `preparing`. Undefined when there is none that nobody else is taking. */
 export const claimNextRecovery = async (db: Db, worker: string): Promise<Recovery | undefined> => {
-  const next = db.select({ id: recoveryExecutions.id }).from(recoveryExecutions).where(waiting).orderBy(asc(recoveryExecutions.id)).limit(1).for('update', { skipLocked: true })
+  const next = db.select({ id: recoveryExecutions.id }).from(recoveryExecutions).where(waitingRecovery).orderBy(asc(recoveryExecutions.id)).limit(1).for('update', { skipLocked: true })
   return (await db.update(recoveryExecutions).set(taken(worker))
     .where(and(eq(recoveryExecutions.id, sql`(${next})`), eq(recoveryExecutions.status, 'pending'))).returning())[0]
 }

@@ -8,13 +8,15 @@ import type { Presence } from './presence.js'
 import type { Pulse } from './pulse.js'
 import type { Reaper } from './reap.js'
 import type { Restores } from './restores.js'
-import { fireDue } from './schedule.js'
+import { BATCH, fireDue } from './schedule.js'
 import type { Work } from './work.js'
 
 /** A look that takes longer says that the catalog does not answer. Milliseconds. */
 const HUNG = 20_000
 /** Between two looks while the catalog is away, milliseconds; the driver waits longer from time to time. */
 const AWAY = 1_000
+/** When there is very much to hear of, looks are at least this far apart and at most twice as far, milliseconds: another daemon looks meanwhile. */
+const SHORTEST_GAP = 100
 /** More batches than this in one round are left to the next. */
 const MOST_BATCHES = 100
 
@@ -44,12 +46,13 @@ interface Parts {
 export const createLoop = ({ env, options, work, restores, reaper, presence, pulse, details }: Parts): Loop => {
   let stopped = false
   let again = false
-  let begun = 0
+  let begun = -Infinity
+  let gap = 0
   let looking: Promise<void> | undefined
   let alarm: { at: number; timer: NodeJS.Timeout } | undefined
 
   const wakeIn = (delay: number): void => {
-    const at = performance.now() + delay
+    const at = Math.max(performance.now() + delay, begun + gap)
     if (stopped || (alarm !== undefined && alarm.at <= at)) return
     clearTimeout(alarm?.timer)
     alarm = {
@@ -57,7 +60,7 @@ export const createLoop = ({ env, options, work, restores, reaper, presence, pul
       timer: setTimeout(() => {
         alarm = undefined
         look()
-      }, delay),
+      }, at - performance.now()),
     }
   }
 
@@ -65,8 +68,8 @@ export const createLoop = ({ env, options, work, restores, reaper, presence, pul
     let fired = false
     for (let batch = 0; schedules && !stopped && batch < MOST_BATCHES; batch += 1) {
       const done = await fireDue(env)
-      if (done.seen === 0) break
       fired ||= done.fired > 0
+      if (done.seen < BATCH) break
     }
     return fired
   }
@@ -79,7 +82,7 @@ export const createLoop = ({ env, options, work, restores, reaper, presence, pul
     const fired = await fire(seen)
     await reaper.reap(seen)
     if (fired || seen.pending) await work.fill()
-    await restores.fill()
+    if (seen.recoveries) await restores.fill()
     // What is due before the next tick is not kept waiting for it.
     if (fired || seen.schedules) again = true
     else if (seen.nextIn !== null && seen.nextIn < options.tick * 1000) wakeIn(Math.max(5, Math.ceil(seen.nextIn) + 2))
@@ -89,6 +92,7 @@ export const createLoop = ({ env, options, work, restores, reaper, presence, pul
     do {
       again = false
       begun = performance.now()
+      gap = SHORTEST_GAP * (1 + Math.random())
       try {
         await round()
       } catch (error) {

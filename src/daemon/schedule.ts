@@ -14,7 +14,7 @@ import { newBackupId } from '../repository/keys.js'
 import { decide, type Run } from './due.js'
 
 /** Schedules are locked while they are looked at, and others wait for them. */
-const BATCH = 50
+export const BATCH = 50
 
 type Afterwards = () => Promise<void>
 
