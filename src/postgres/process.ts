@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import type { Writable } from 'node:stream'
 import { abortError, asBackupdError, BackupdError, throwIfAborted } from '../errors.js'
 import { redact } from '../secret.js'
@@ -130,13 +129,6 @@ export const toolText = async (tool: Tool, limit = 64 * 1024 * 1024): Promise<st
   return Buffer.concat(chunks).toString('utf8')
 }
 
-const room = async (stdin: Writable, ended: Promise<void>): Promise<void> => {
-  const stop = new AbortController()
-  const drained = once(stdin, 'drain', { signal: stop.signal }).catch(() => undefined)
-  await Promise.race([drained, ended.catch(() => undefined)])
-  stop.abort()
-}
-
 /** What `feedTool` is fed with and gives back. */
 export interface Feed {
   source: ByteSource
@@ -157,20 +149,36 @@ export const feedTool = async (tool: Tool, { source, onOutput }: Feed): Promise<
   stdin.on('error', () => undefined)
   child.stdout?.on('data', (chunk: Buffer) => onOutput?.(chunk))
   const chunks = source[Symbol.asyncIterator]()
-  const state: { over: 'no' | 'well' | 'badly' } = { over: 'no' }
-  const outcome = ended.then(() => { state.over = 'well' }, () => { state.over = 'badly' })
+  const state: { over: 'no' | 'well' | 'badly'; wake: () => void } = { over: 'no', wake: () => undefined }
+  const end = (over: 'well' | 'badly') => (): void => {
+    state.over = over
+    state.wake()
+  }
+  ended.then(end('well'), end('badly'))
+  // Waits until `waiting` has called back or the program has ended. A race with `ended` would keep every chunk until that ends.
+  const either = (waiting: (wake: () => void) => void): Promise<void> =>
+    new Promise((resolve) => {
+      state.wake = resolve
+      if (state.over === 'no') waiting(resolve)
+      else resolve()
+    })
+  const room = async (): Promise<void> => {
+    let drained = (): void => undefined
+    await either((wake) => stdin.once('drain', (drained = wake)))
+    stdin.off('drain', drained)
+  }
   let done = false
   try {
     while (!done) {
       const next = chunks.next()
-      if (state.over === 'no') await Promise.race([next, outcome])
+      await either((wake) => void next.then(wake, wake))
       if (state.over === 'badly') {
         next.catch(() => undefined)
         break
       }
       const result = await next
       done = result.done === true
-      if (result.done !== true && state.over === 'no' && !stdin.write(result.value)) await room(stdin, ended)
+      if (result.done !== true && state.over === 'no' && !stdin.write(result.value)) await room()
     }
     if (done) stdin.end()
     await ended
