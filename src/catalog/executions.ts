@@ -86,6 +86,17 @@ export const requestCancel = async (db: Db, id: number): Promise<Execution | und
     .returning())[0]
 }
 
+/** When the newest good backup of each schedule was begun, by the schedule's id; with one query, because there may be very many. */
+export const newestGoodBackups = async (db: Db): Promise<Map<number, Date>> => {
+  const rows = await db.select({
+    id: backupSchedules.id,
+    // Names as they are: drizzle leaves the table away where only one is selected from, and `id` would be the execution's.
+    began: sql`(SELECT started_at FROM backup_executions WHERE schedule_id = backup_schedules.id AND copy_of IS NULL
+      AND ${inArray(backupExecutions.status, [...goodExecutionStatuses])} ORDER BY started_at DESC LIMIT 1)`.mapWith(backupExecutions.started_at),
+  }).from(backupSchedules)
+  return new Map(rows.flatMap(({ id, began }) => ((began as Date | null) === null ? [] : [[id, began] as const])))
+}
+
 /** The next attempt of an execution that has ended. */
 export const followUp = async (db: Db, id: number): Promise<Execution | undefined> =>
   (await db.select().from(backupExecutions).where(eq(backupExecutions.retry_of, id)).limit(1))[0]

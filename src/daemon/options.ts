@@ -10,7 +10,7 @@ export type Perform = (env: Environment, execution: Execution, options: { onTrac
 export interface DaemonOptions {
   /** Seconds between two looks at the catalog; a divisor of 60. */
   tick: number
-  /** Seconds between two readings of the figures; a divisor of 60. */
+  /** Seconds between two readings of the figures; a divisor of 60, or whole minutes. */
   refresh: number
   /** Seconds between two looks at sources, storages and tools; whole minutes. */
   check: number
@@ -27,7 +27,7 @@ export interface DaemonOptions {
 
 export const defaultOptions: DaemonOptions = {
   tick: 5,
-  refresh: 30,
+  refresh: 60,
   check: 300,
   reapGrace: 4_000,
   reapGraceAfterOutage: 30_000,

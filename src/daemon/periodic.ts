@@ -8,9 +8,18 @@ const JUMP = 2_000
 
 /** Periodic work of this process, driven by node-cron. */
 export interface Periodic {
-  /** Does `work` every `seconds` (a divisor of 60); work that still runs is not started again. A failure is logged. */
+  /** Does `work` every `seconds` (a divisor of 60, or whole minutes), from some moment on; work that still runs is not started again. A failure is logged. */
   every(seconds: number, name: string, work: () => Promise<void> | void): void
   stop(): void
+}
+
+const chance = (below: number): number => Math.floor(Math.random() * below)
+
+// Daemons that were started together, or whose clocks are right, must not all come at the same second.
+const pattern = (seconds: number): string => {
+  if (seconds < 60) return `${chance(seconds)}-59/${seconds} * * * * *`
+  const minutes = Math.round(seconds / 60)
+  return `${chance(60)} ${chance(minutes)}-59/${minutes} * * * *`
 }
 
 export const createPeriodic = (log: Log): Periodic => {
@@ -33,7 +42,6 @@ export const createPeriodic = (log: Log): Periodic => {
 
   return {
     every: (seconds, name, work) => {
-      const pattern = seconds < 60 ? `*/${seconds} * * * * *` : `0 */${Math.round(seconds / 60)} * * * *`
       let busy = false
       const once = async (): Promise<void> => {
         if (busy) return
@@ -47,7 +55,7 @@ export const createPeriodic = (log: Log): Periodic => {
         }
       }
       // A machine that is short of time skips a beat; that is no news.
-      tasks.push(schedule(pattern, () => void once(), { name, logger: quiet, suppressMissedWarning: true, timezone: 'UTC' }))
+      tasks.push(schedule(pattern(seconds), () => void once(), { name, logger: quiet, suppressMissedWarning: true, timezone: 'UTC' }))
     },
     stop: () => {
       clearInterval(guard)

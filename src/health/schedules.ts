@@ -1,7 +1,6 @@
-import type { Db } from '../catalog/connect.js'
-import { listExecutions } from '../catalog/executions.js'
+import { newestGoodBackups } from '../catalog/executions.js'
 import { listSchedules, type Schedule } from '../catalog/schedules.js'
-import { compressionTypes, goodExecutionStatuses } from '../catalog/statuses.js'
+import { compressionTypes } from '../catalog/statuses.js'
 import { codecs } from '../compression/registry.js'
 import { findingOf, type Check, type Finding, type HealthContext } from './check.js'
 
@@ -32,13 +31,12 @@ const judgeAge = (schedule: Schedule, good: Date | undefined, now: Date, dueAfte
   return { subject, level: 'healthy', message: `${last}; next at ${time(dueAfter(schedule, now))}` }
 }
 
-const judge = async (db: Db, schedule: Schedule, { dueAfter }: HealthContext): Promise<Finding> => {
+const judge = async (schedule: Schedule, good: Date | undefined, { dueAfter }: HealthContext): Promise<Finding> => {
   const subject = `schedule ${schedule.name}`
   const why = await unusable(schedule)
   if (why !== undefined) return { subject, level: 'critical', message: `its backups cannot be compressed here: ${why}` }
-  const [newest] = await listExecutions(db, { schedule: schedule.id, status: goodExecutionStatuses, copies: false, limit: 1 })
   try {
-    return judgeAge(schedule, newest?.started_at, new Date(), dueAfter)
+    return judgeAge(schedule, good, new Date(), dueAfter)
   } catch (error) {
     return findingOf(subject, error)
   }
@@ -52,6 +50,7 @@ export const schedulesCheck: Check = {
     const { db } = await context.catalog()
     const active = (await listSchedules(db)).filter(({ is_active }) => is_active)
     if (active.length === 0) return [{ subject: 'schedules', level: 'healthy', message: 'none is active' }]
-    return Promise.all(active.map((schedule) => judge(db, schedule, context)))
+    const good = await newestGoodBackups(db)
+    return Promise.all(active.map((schedule) => judge(schedule, good.get(schedule.id), context)))
   },
 }

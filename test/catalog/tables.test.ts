@@ -2,7 +2,7 @@ import { sql as raw } from 'drizzle-orm'
 import t from 'tap'
 import type { Catalog } from '../../src/catalog/connect.js'
 import {
-  enqueue, findExecution, listExecutions, removeExecution, requestCancel, updateExecution, type Enqueued,
+  enqueue, findExecution, listExecutions, newestGoodBackups, removeExecution, requestCancel, updateExecution, type Enqueued,
 } from '../../src/catalog/executions.js'
 import { jsonList, jsonObject, jsonTexts } from '../../src/catalog/json.js'
 import { activeKeys, findKey, insertKey, removeKey, retireKey, usesOfKey } from '../../src/catalog/keys.js'
@@ -340,4 +340,21 @@ t.test('JSON of anybody is read without trust', (t) => {
   for (const value of [null, {}, 'x', '[']) t.strictSame(jsonList(value), [])
   t.strictSame(jsonTexts(['a', 1, null, 'b']), ['a', 'b'])
   t.end()
+})
+
+t.test('the newest good backup of every schedule', async (t) => {
+  const catalog = await catalogOn(t, server)
+  const { db } = catalog
+  // Ids of executions and schedules must differ, or a wrong join would do.
+  await catalog.sql`SELECT setval('backup_executions_id_seq', 5000)`
+  const [good, bad] = [await furnished(catalog), await furnished(catalog)]
+  const run = async ({ enqueued }: typeof good, status: 'completed' | 'failed', day: number): Promise<void> => {
+    const row = await enqueued()
+    await updateExecution(db, row.id, { status, started_at: new Date(Date.UTC(2026, 10, day)) })
+  }
+  await run(good, 'completed', 3)
+  await run(good, 'completed', 5)
+  await run(good, 'failed', 7)
+  await run(bad, 'failed', 7)
+  t.strictSame(await newestGoodBackups(db), new Map([[good.schedule.id, new Date(Date.UTC(2026, 10, 5))]]))
 })
