@@ -73,6 +73,11 @@ export const startServer = async (settings = {}) => {
       }
     },
     kill9: () => end('SIGKILL'),
+    /** For a signal's handler, which cannot wait. */
+    endNow: () => {
+      child.kill('SIGQUIT')
+      rmSync(home, { recursive: true, force: true })
+    },
     stop: async () => {
       if (child.exitCode === null && child.signalCode === null) await end('SIGQUIT')
       rmSync(home, { recursive: true, force: true, maxRetries: 5 })

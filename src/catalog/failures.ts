@@ -1,3 +1,5 @@
+import { DrizzleQueryError } from 'drizzle-orm'
+import postgres from 'postgres'
 import { BackupdError, messageOf } from '../errors.js'
 import { redact } from '../secret.js'
 
@@ -23,6 +25,9 @@ const coded = (error: unknown): { code: string; message: string } | undefined =>
 
 /** PostgreSQL's five characters (or the driver's name) for what went wrong, found through what drizzle wraps around it. */
 export const sqlStateOf = (error: unknown): string | undefined => coded(error)?.code
+
+/** Whether a call to the catalog failed with this error, as it comes from the driver. */
+export const isCatalogError = (error: unknown): boolean => error instanceof DrizzleQueryError || error instanceof postgres.PostgresError
 
 /** Why a call to the catalog failed, for a log: not drizzle's own text, which lists the values of the query. */
 export const catalogReason = (error: unknown): string => redact(error instanceof BackupdError ? error.message : (coded(error)?.message ?? messageOf(error)))
@@ -66,5 +71,7 @@ export const catalogFailure = (error: unknown, where: string): BackupdError => {
       ...about, retryable: true, hint: 'Check that the server runs and that BACKUPD_DATABASE_URL names it.',
     })
   }
-  return new BackupdError('catalog.failed', `the catalog ${where} failed: ${message}`, about)
+  // Deadlocks, a lack of room, and whatever else the server may have got over the next time.
+  const retryable = /^(40|53|55|57|58|XX)/.test(found?.code ?? '')
+  return new BackupdError('catalog.failed', `the catalog ${where} failed: ${message}`, { ...about, retryable })
 }

@@ -1,15 +1,20 @@
+import { catalogFailure, catalogReason, isCatalogError } from '../catalog/failures.js'
 import { BackupdError, messageOf } from '../errors.js'
 import { redact } from '../secret.js'
 import type { Stage } from './progress.js'
 
 const causes = (error: unknown): string[] => {
   const list: string[] = []
-  for (let at = error instanceof Error ? error.cause : undefined; at instanceof Error && list.length < 5; at = at.cause) list.push(redact(at.message))
+  for (let at = error instanceof Error ? error.cause : undefined; at instanceof Error && list.length < 5; at = at.cause) list.push(catalogReason(at))
   return list
 }
 
+// What the catalog's driver throws has no code of ours, and lists the values of the query.
+const told = (error: unknown): unknown => (isCatalogError(error) ? catalogFailure(error, 'of this run') : error)
+
 /** What `error_details` says of a failure: code, stage, hint, the tool's last lines; nothing secret. */
-export const errorDetails = (error: unknown, stage: Stage): Record<string, unknown> => {
+export const errorDetails = (thrown: unknown, stage: Stage): Record<string, unknown> => {
+  const error = told(thrown)
   const known = error instanceof BackupdError ? error : undefined
   const details = {
     code: known?.code ?? 'internal',
@@ -24,7 +29,7 @@ export const errorDetails = (error: unknown, stage: Stage): Record<string, unkno
 }
 
 /** The message for `error_message`. */
-export const errorMessage = (error: unknown): string => redact(messageOf(error))
+export const errorMessage = (error: unknown): string => redact(messageOf(told(error)))
 
 /** An error as its row told it, for who follows an execution that another process ran. */
 export const recordedError = (message: string | null, details: unknown): BackupdError => {
