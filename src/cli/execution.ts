@@ -24,6 +24,7 @@ export const executionText = (execution: Execution): string => {
     verification: execution.verification_status,
     schedule: config['schedule'],
     source: config['source'],
+    copy_of: config['copy_of'],
     storage: config['storage'],
     location: execution.storage_location ?? undefined,
     type: execution.backup_type,
