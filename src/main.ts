@@ -1,8 +1,13 @@
 #!/usr/bin/env node
+import { setFlagsFromString } from 'node:v8'
 import { createOutput, type Output } from './cli/output.js'
 import type { Run } from './cli/context.js'
 import { runProgram } from './cli/program.js'
 import { BackupdError, exitCodeOf } from './errors.js'
+
+// Loading drizzle's many modules makes 150 MB of short-lived garbage on Node 24, for which V8 would grow its young generation and keep it:
+// measured 278 MB of peak memory for that import alone, and 118 MB with this. The data path makes little garbage and is as fast.
+setFlagsFromString('--semi-space-growth-factor=1')
 
 const first = new AbortController()
 const second = new AbortController()
