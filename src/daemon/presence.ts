@@ -1,4 +1,5 @@
 import { hostname } from 'node:os'
+import { setTimeout as wait } from 'node:timers/promises'
 import { heartbeat, registerWorker, removeWorker } from '../catalog/workers.js'
 import type { WorkerKind } from '../catalog/statuses.js'
 import { catalogReason } from '../catalog/failures.js'
@@ -7,6 +8,8 @@ import { version } from '../version.js'
 
 /** A third of the lease. Milliseconds. */
 const INTERVAL = 10_000
+/** A beat that a dead network holds up is not waited for longer. Milliseconds. */
+const PATIENCE = 5_000
 
 export type WorkerState = 'running' | 'draining'
 
@@ -21,16 +24,26 @@ export interface Presence {
 export const createPresence = ({ catalog, workerId, log }: Pick<Environment, 'catalog' | 'workerId' | 'log'>, kind: WorkerKind): Presence => {
   let last = -Infinity
   let lastState: WorkerState | undefined
+  let left = false
+  let beating: Promise<void> = Promise.resolve()
+
+  const say = async (state: WorkerState, details: unknown): Promise<void> => {
+    const now = performance.now()
+    if (left || (state === lastState && now - last < INTERVAL - 500)) return
+    const known = lastState !== undefined && (await heartbeat(catalog.db, workerId, state, details))
+    if (!known) await registerWorker(catalog.db, { id: workerId, kind, host: hostname(), pid: process.pid, version, state, details })
+    last = now
+    lastState = state
+  }
+
   return {
-    beat: async (state, details) => {
-      const now = performance.now()
-      if (state === lastState && now - last < INTERVAL - 500) return
-      const known = lastState !== undefined && (await heartbeat(catalog.db, workerId, state, details))
-      if (!known) await registerWorker(catalog.db, { id: workerId, kind, host: hostname(), pid: process.pid, version, state, details })
-      last = now
-      lastState = state
+    beat: (state, details) => (beating = beating.catch(() => undefined).then(() => say(state, details))),
+    leave: async () => {
+      // A beat under way would put back what is taken off here.
+      left = true
+      await Promise.race([beating.catch(() => undefined), wait(PATIENCE, undefined, { ref: false })])
+      await removeWorker(catalog.db, workerId).catch((error: unknown) => log.warn({ error: catalogReason(error) }, 'the worker could not be taken off the list; it is dropped when its lease ends'))
     },
-    leave: () => removeWorker(catalog.db, workerId).catch((error: unknown) => log.warn({ error: catalogReason(error) }, 'the worker could not be taken off the list; it is dropped when its lease ends')),
   }
 }
 
