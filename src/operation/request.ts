@@ -1,21 +1,18 @@
 import { writeAudit } from '../audit/audit.js'
 import { enqueue, findExecution, listExecutions, type Execution } from '../catalog/executions.js'
 import { notifyWork } from '../catalog/notifications.js'
-import { findSchedule, type Schedule } from '../catalog/schedules.js'
+import type { Schedule } from '../catalog/schedules.js'
 import { findSource } from '../catalog/sources.js'
 import { liveExecutionStatuses, type Trigger } from '../catalog/statuses.js'
 import { BackupdError } from '../errors.js'
 import { newBackupId } from '../repository/keys.js'
 import type { Environment } from './environment.js'
 import { checkBackupType } from './plan.js'
+import { scheduleNamed } from './schedule-settings.js'
 import { DEFAULT_SOURCE } from './sources.js'
 
 /** The schedule of that name. Fails with `schedule.not_found` (exit code 3). */
-export const needSchedule = async ({ catalog }: Environment, name: string): Promise<Schedule> => {
-  const schedule = await findSchedule(catalog.db, name)
-  if (schedule !== undefined) return schedule
-  throw new BackupdError('schedule.not_found', `there is no schedule "${name}"`, { kind: 'notFound', hint: 'See "backupd schedule list".' })
-}
+export const needSchedule = ({ catalog }: Environment, name: string): Promise<Schedule> => scheduleNamed(catalog.db, name)
 
 /** The execution that a user means by a number, a backup_id or `latest:SCHEDULE`. Fails with `execution.not_found` (exit code 3). */
 export const needExecution = async (env: Environment, reference: string, options: { anyStatus?: boolean } = {}): Promise<Execution> => {

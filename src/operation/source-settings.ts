@@ -2,14 +2,14 @@ import { jsonObject } from '../catalog/json.js'
 import { listSchedules } from '../catalog/schedules.js'
 import { findSource, insertSource, listSources, removeSource, usesOfSource, type Source } from '../catalog/sources.js'
 import type { Db } from '../catalog/connect.js'
-import { loadSecretKey, maskConfig, sealConfig } from '../encryption/secrets.js'
+import { maskConfig } from '../encryption/secrets.js'
 import type { BackupdError } from '../errors.js'
-import { describeConnection, parseConnection } from '../postgres/connection.js'
+import { parseConnection } from '../postgres/connection.js'
 import { redact } from '../secret.js'
 import { checkDescription, checkName, named, recorded, refuseInUse } from './configure.js'
 import type { Environment } from './environment.js'
 import { leadsNowhere, parseGiven } from './references.js'
-import { connectionOf, DEFAULT_SOURCE, noSource, SOURCE_SECRETS } from './sources.js'
+import { connectionOf, DEFAULT_SOURCE, noSource, sealConnection, SOURCE_SECRETS } from './sources.js'
 
 /** A source as it may be shown. `id` is null for what only BACKUPD_SOURCE_URL says. */
 export type SourceView = Omit<Source, 'id' | 'created_at'> & { id: number | null; created_at: Date | null }
@@ -38,13 +38,9 @@ export const viewSources = async ({ catalog, config }: Environment): Promise<Sou
 }
 
 // The password is kept apart, so that the rest can be shown.
-const connectionFor = async ({ config }: Environment, text: string): Promise<Record<string, unknown>> => {
+const connectionFor = async (env: Environment, text: string): Promise<Record<string, unknown>> => {
   const given = parseGiven(text, 'the URL')
-  if (typeof given !== 'string') return { url: given }
-  const connection = parseConnection(given)
-  const url = describeConnection(connection)
-  if (connection.password === undefined) return { url }
-  return sealConfig({ url, password: connection.password }, SOURCE_SECRETS, await loadSecretKey(config))
+  return typeof given === 'string' ? sealConnection(env, parseConnection(given)) : { url: given }
 }
 
 /**

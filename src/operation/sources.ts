@@ -38,7 +38,9 @@ export const connectionOf = async (env: Reading, row: Pick<SourceRow, 'name' | '
 
 /** A connection as the catalog keeps it: the password sealed. `connectionOf` opens it. */
 export const sealConnection = async ({ config }: Reading, connection: Connection): Promise<Record<string, unknown>> =>
-  sealConfig({ url: describeConnection(connection), password: connection.password }, SOURCE_SECRETS, await loadSecretKey(config))
+  connection.password === undefined
+    ? { url: describeConnection(connection) }
+    : sealConfig({ url: describeConnection(connection), password: connection.password }, SOURCE_SECRETS, await loadSecretKey(config))
 
 /** Whether `default` is what BACKUPD_SOURCE_URL says, whatever its row says. */
 export const fromEnvironment = ({ config }: Reading, name: string): Connection | undefined =>
