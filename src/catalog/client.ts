@@ -33,6 +33,7 @@ export const connectTo = (target: Secret, max: number, options: { idle?: number;
     connection: { application_name: options.name ?? 'backupd', TimeZone: 'UTC' },
     onnotice: () => undefined,
     // The driver asks for them behind our back, and when the server goes away meanwhile, nobody catches that. No column of ours is an array.
+    // Without it, the driver's `reserve()` never answers on a connection that is yet to be opened: a pool of one serves instead.
     fetch_types: false,
     ...(options.onclose === undefined ? {} : { onclose: options.onclose }),
     types: { bigint: { to: 20, from: [20], parse: (text: string) => Number(text), serialize: (value: number) => String(value) } },

@@ -184,13 +184,13 @@ t.test('what is refused says why, with exit code 4', async (t) => {
 })
 
 t.test('waiting for the lock can be given up', async (t) => {
-  const { url, sql } = await databaseOn(t, server)
-  const held = await sql.reserve()
-  await held`SELECT pg_advisory_lock(${0x6261636b})`
+  const { url } = await databaseOn(t, server)
+  const holder = connectTo(url, 1)
+  t.teardown(() => holder.end())
+  await holder`SELECT pg_advisory_lock(${0x6261636b})`
   const controller = new AbortController()
   setTimeout(() => controller.abort(), 100)
   await t.rejects(migrate(url, { log, signal: controller.signal }), { code: 'cancelled' })
-  held.release()
 })
 
 t.test('going down', async (t) => {
