@@ -24,7 +24,7 @@ export interface AuditEvent {
   correlation_id?: string
 }
 
-type Entry = Omit<AuditRow, 'id' | 'updated_at'>
+type Entry = Omit<AuditRow, 'id' | 'updated_at' | 'chain_seq' | 'prev_hash' | 'hash'>
 
 const entryOf = ({ actor, resource, ...event }: AuditEvent, createdAt: Date): Entry => ({
   audit_id: randomUUID(),

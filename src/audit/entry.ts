@@ -56,7 +56,7 @@ export const linkOf = ({ event_data }: Pick<AuditRow, 'event_data'>): Link | und
   return typeof seq === 'number' && typeof prev === 'string' && typeof hash === 'string' ? { seq, prev, hash } : undefined
 }
 
-type Content = Omit<AuditRow, 'id' | 'updated_at'>
+type Content = Omit<AuditRow, 'id' | 'updated_at' | 'chain_seq' | 'prev_hash' | 'hash'>
 
 /** The hash of an entry whose `event_data` may or may not have its link yet. */
 export const hashOf = (row: Content, seq: number, prev: string): string => {

@@ -35,7 +35,7 @@ const exportRows = async (tx: Tx, path: string, query: string, signal: AbortSign
   }
 }
 
-const revert = async (tx: Tx, index: number, folder: string, signal: AbortSignal): Promise<string[]> => {
+const revert = async (tx: Tx, index: number, tag: string, folder: string, signal: AbortSignal): Promise<string[]> => {
   const files: string[] = []
   const quoted = (name: string): string => `"${name}"`
   const columns = columnsAddedBy(index)
@@ -44,7 +44,7 @@ const revert = async (tx: Tx, index: number, folder: string, signal: AbortSignal
   // So that nothing is written between the export and the drop.
   if (touched.length > 0) await tx.unsafe(`LOCK TABLE ${touched.map(quoted).join(', ')} IN ACCESS EXCLUSIVE MODE`)
   for (const { table, columns: names } of columns) {
-    const path = join(folder, `${table}.columns.jsonl`)
+    const path = join(folder, `${table}.columns-of-${tag}.jsonl`)
     const list = names.map(quoted).join(', ')
     await exportRows(tx, path, `SELECT row_to_json(r)::text AS line FROM (SELECT id, ${list} FROM ${quoted(table)}
       WHERE num_nonnulls(${list}) > 0 ORDER BY id) r`, signal)
@@ -91,9 +91,9 @@ export const migrateDown = (
     await mkdir(folder, { recursive: true, mode: 0o700 })
     const files = await sql.begin(async (tx) => {
       const written: string[] = []
-      for (const { when } of undone) {
+      for (const { tag, when } of undone) {
         throwIfAborted(signal)
-        written.push(...(await revert(tx, known.findIndex((one) => one.when === when), folder, signal).catch((error: unknown) => {
+        written.push(...(await revert(tx, known.findIndex((one) => one.when === when), tag, folder, signal).catch((error: unknown) => {
           const { code } = error as NodeJS.ErrnoException
           throw code === 'EEXIST' || code === 'EACCES' || code === 'ENOSPC' || code === 'EROFS'
             ? asBackupdError(error, 'catalog.export', `what would be lost could not be written to ${folder}`, {

@@ -16,7 +16,7 @@ import { rowsOf, shapeOf } from './shape.js'
 
 const log = silentLog()
 const options = { signal: never, log }
-const all = ['0000_shared_tables', '0001_backupd']
+const all = ['0000_shared_tables', '0001_backupd', '0002_operations']
 const server = await serverFor(t)
 
 t.test('an empty database gets the shared tables exactly', async (t) => {
@@ -126,7 +126,7 @@ t.test('what makes adoption hard', async (t) => {
     t.strictSame(await shapeOf(sql), untouched)
     const fresh = connectTo(url, 1)
     t.teardown(() => fresh.end())
-    t.equal((await fresh`SELECT count(*) AS n FROM pg_tables WHERE schemaname = 'My "own" Schema'`)[0]?.['n'], 19)
+    t.equal((await fresh`SELECT count(*) AS n FROM pg_tables WHERE schemaname = 'My "own" Schema'`)[0]?.['n'], 21)
   })
 })
 
@@ -151,7 +151,7 @@ t.test('five processes at once, on an empty database and on one of the applicati
   for (const ddl of ['', applicationDdl('nine')]) {
     const { url, sql } = await databaseOn(t, server, ddl)
     t.strictSame(await Promise.all([1, 2, 3, 4, 5].map(() => run(url))), Array.from({ length: 5 }, () => JSON.stringify(all)))
-    t.equal((await sql`SELECT count(*) AS n FROM backupd_migrations`)[0]?.['n'], 2)
+    t.equal((await sql`SELECT count(*) AS n FROM backupd_migrations`)[0]?.['n'], all.length)
     if (ddl === '') t.strictSame(await shapeOf(sql), expected)
   }
 })
@@ -203,15 +203,15 @@ t.test('going down', async (t) => {
     const folder = join(tempDir(t), 'export')
     await t.rejects(migrateDown(url, 0, folder, options), { code: 'catalog.adopted', kind: 'configuration' })
     const { reverted, files } = await migrateDown(url, 1, folder, options)
-    t.strictSame(reverted, ['0001_backupd'])
-    t.equal(files.length, 7)
+    t.strictSame(reverted, all.slice(1).reverse())
+    t.equal(files.length, 12)
     t.strictSame(files.map((file) => statSync(file).mode & 0o777), files.map(() => 0o600))
     t.match(JSON.parse(readFileSync(join(folder, 'backup_sources.jsonl'), 'utf8')), { name: 'main', connection: { url: 'postgres://h/d' } })
-    t.strictSame(JSON.parse(readFileSync(join(folder, 'backup_schedules.columns.jsonl'), 'utf8')),
+    t.strictSame(JSON.parse(readFileSync(join(folder, 'backup_schedules.columns-of-0001_backupd.jsonl'), 'utf8')),
       { id: 1, source_id: 1, copy_to: null, compression_level: null, jobs: 3, next_run_for: null })
     t.equal((await sql`SELECT count(*) AS n FROM backup_schedules`)[0]?.['n'], 2)
     t.equal((await sql`SELECT to_regclass('backup_sources') AS found`)[0]?.['found'], null)
-    t.strictSame((await migrationStatus(url)).pending, ['0001_backupd'])
+    t.strictSame((await migrationStatus(url)).pending, all.slice(1))
     await migrate(url, options)
     await t.rejects(migrateDown(url, 1, folder, options), { code: 'catalog.export' }, 'never over an earlier export')
     t.strictSame((await migrationStatus(url)).pending, [], 'and then nothing is dropped')

@@ -77,5 +77,6 @@ t.test('the SQL is what the snapshots give', (t) => {
   const kept = (tag: string): string => execFileSync('cat', [join(root, `drizzle/${tag}.sql`)], { encoding: 'utf8' })
   t.equal(kept('0000_shared_tables'), written('0000'))
   t.equal(kept('0001_backupd'), written('0001', '0000'))
+  t.equal(kept('0002_operations'), written('0002', '0001'))
   t.end()
 })

@@ -6,7 +6,7 @@ import { machineOn, serverFor, type Failure } from './setup.js'
 interface Status { applied: { tag: string }[]; pending: string[]; unknown: string[] }
 
 const server = await serverFor(t)
-const all = ['0000_shared_tables', '0001_backupd']
+const all = ['0000_shared_tables', '0001_backupd', '0002_operations']
 
 t.test('migrate says what it did, status what there is to do, down what it wrote away', async (t) => {
   const machine = await machineOn(t, server)
@@ -14,7 +14,7 @@ t.test('migrate says what it did, status what there is to do, down what it wrote
   const before = (await cli(['migrate', 'status', '--json'])).json<Status>()
   t.match(before, { applied: [], unknown: [] })
   const tags = before.pending
-  t.strictSame(tags.slice(0, 2), all)
+  t.strictSame(tags.slice(0, 3), all)
   t.match(await machine.query(`SELECT count(*)::int AS n FROM pg_tables WHERE schemaname = 'public'`), [{ n: 0 }], 'status changes nothing')
   t.match((await cli(['migrate', '--json'])).json(), { applied: tags, migrations: tags, adopted: false })
   t.match((await cli(['migrate', '--json'])).json(), { applied: [], migrations: tags })
@@ -56,7 +56,7 @@ t.test('a newer schema, a database that is not there and a server that is not th
 t.test('without a URL the catalog is embedded in the state directory', async (t) => {
   const machine = await machineOn(t, server)
   const env = { BACKUPD_DATABASE_URL: '' }
-  t.match(await machine.cli(['migrate'], { env }), { code: 0, stdout: /^the catalog embedded in .*: applied 0000_shared_tables, 0001_backupd/ })
+  t.match(await machine.cli(['migrate'], { env }), { code: 0, stdout: /^the catalog embedded in .*: applied 0000_shared_tables, 0001_backupd, 0002_operations/ })
   t.ok(existsSync(join(machine.stateDir, 'catalog')))
   t.match(await machine.cli(['source', 'list', '--json'], { env }), { code: 0, stdout: '[]\n' })
 })

@@ -1,4 +1,4 @@
-import { boolean, doublePrecision, index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
+import { bigint, boolean, doublePrecision, index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
 import { instant, json, references } from './columns.js'
 import { users } from './outside.js'
 
@@ -104,8 +104,13 @@ export const backupAuditLogs = pgTable('backup_audit_logs', {
   correlation_id: varchar('correlation_id', { length: 100 }),
   created_at: instant('created_at').notNull().defaultNow(),
   updated_at: instant('updated_at'),
+  // Ours: the entry's place in the hash chain. Entries of other programs have none.
+  chain_seq: bigint('chain_seq', { mode: 'number' }),
+  prev_hash: varchar('prev_hash', { length: 64 }),
+  hash: varchar('hash', { length: 64 }),
 }, (table) => [
   uniqueIndex('ix_backup_audit_logs_audit_id').on(table.audit_id),
+  uniqueIndex('ix_backup_audit_logs_chain_seq').on(table.chain_seq),
   index('ix_backup_audit_logs_event_category').on(table.event_category),
   index('ix_backup_audit_logs_event_type').on(table.event_type),
   index('ix_backup_audit_logs_user_id').on(table.user_id),

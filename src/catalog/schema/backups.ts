@@ -38,6 +38,10 @@ export const backupSchedules = pgTable('backup_schedules', {
   jobs: integer('jobs'),
   // What `next_run_at` was computed from, so that a change by plain SQL is noticed.
   next_run_for: text('next_run_for'),
+  // Commands before and after a backup.
+  hooks: json('hooks'),
+  // `backupd` for the schedules that the daemon makes by itself, such as the one of the catalog's own backup.
+  managed_by: varchar('managed_by', { length: 50 }),
 }, (table) => [
   index('ix_backup_schedules_backup_type').on(table.backup_type),
   index('ix_backup_schedules_is_active').on(table.is_active),
@@ -89,6 +93,9 @@ export const backupExecutions = pgTable('backup_executions', {
   not_before: instant('not_before'),
   cancel_requested_at: instant('cancel_requested_at'),
   progress: json('progress'),
+  // Retention keeps a pinned backup; one whose deletion has begun is no backup any more, and its deletion is tried again.
+  pinned: boolean('pinned').notNull().default(false),
+  expiring_at: instant('expiring_at'),
 }, (table) => [
   uniqueIndex('ix_backup_executions_backup_id').on(table.backup_id),
   index('ix_backup_executions_backup_type').on(table.backup_type),
