@@ -28,6 +28,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'verify', summary: 'read a backup back and check it', load: () => import('./verify.js') },
   { name: 'copy', summary: 'copy a backup to another storage', load: () => import('./copy.js') },
   { name: 'restore', summary: 'put a backup back into a database', load: () => import('./restore.js') },
+  { name: 'policy', summary: 'how long backups are kept', load: () => import('./policy.js') },
   { name: 'status', summary: 'daemons, running work, next runs and last results', load: () => import('./status.js') },
   { name: 'doctor', summary: 'look at everything a backup needs', load: () => import('./doctor.js') },
   { name: 'audit', summary: 'what happened: the audit trail and its check', load: () => import('./audit.js') },

@@ -11,7 +11,7 @@ export interface About {
   /** Such as `schedule.created`. */
   event: string
   action: AuditAction
-  type: 'source' | 'storage' | 'schedule' | 'key'
+  type: 'source' | 'storage' | 'schedule' | 'key' | 'policy'
   name: string
   risk?: RiskLevel
 }
