@@ -1,6 +1,6 @@
 import { Option, type Command } from 'commander'
 import { compressionTypes, supportedBackupTypes } from '../catalog/statuses.js'
-import { addSchedule, dropSchedule, switchSchedule, viewSchedules, type ScheduleView } from '../operation/schedule-settings.js'
+import { addSchedule, dropSchedule, scheduleLimits, switchSchedule, viewSchedules, type ScheduleView } from '../operation/schedule-settings.js'
 import { repeated, wholeNumber } from './arguments.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
@@ -49,16 +49,16 @@ const defineAdd = (command: Command, run: Run): void => {
     .option('--source <name>', 'what (default: the source named default)')
     .addOption(new Option('--type <type>', `one of ${supportedBackupTypes.join(', ')}`).default('full'))
     .addOption(new Option('--compression <codec>', 'how parts are compressed').choices(compressionTypes).default('zstd'))
-    .option('--level <n>', 'compression level (default: that of the codec)', wholeNumber(0, 22))
+    .option('--level <n>', 'compression level (default: that of the codec)', wholeNumber(...scheduleLimits.level))
     .option('--no-encrypt', 'store readable backups')
     .option('--no-verify', 'do not read backups back after they were stored')
-    .option('--retention-days <n>', 'how long backups are kept', wholeNumber(1, 36_500), 30)
+    .option('--retention-days <n>', 'how long backups are kept', wholeNumber(...scheduleLimits.retentionDays), 30)
     .option('--include <pattern>', 'only these tables; several times', repeated, [])
     .option('--exclude <pattern>', 'all but these tables; several times', repeated, [])
-    .option('--bandwidth <mbps>', 'limit in megabits per second', wholeNumber(1, 1_000_000))
-    .option('--parallel-uploads <n>', 'pieces of an object in flight at a time', wholeNumber(1, 64), 3)
+    .option('--bandwidth <mbps>', 'limit in megabits per second', wholeNumber(...scheduleLimits.bandwidth))
+    .option('--parallel-uploads <n>', 'pieces of an object in flight at a time', wholeNumber(...scheduleLimits.parallelUploads), 3)
     .option('--copy-to <storage>', 'store a copy of each backup there')
-    .option('--jobs <n>', 'connections to dump with; kept for a later version, which this one warns of', wholeNumber(1, 64))
+    .option('--jobs <n>', 'connections to dump with; kept for a later version, which this one warns of', wholeNumber(...scheduleLimits.jobs))
     .option('--description <text>', 'for people')
     .addHelpText('after', addHelp)
     .action((name: string, options: AddOptions) =>

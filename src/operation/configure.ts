@@ -28,21 +28,45 @@ export interface Changed<T> {
 const eventOf = (env: Environment, { event, action, type, name, risk = 'low' }: About): AuditEvent =>
   ({ event_type: event, event_category: 'configuration', action, actor: env.actor, resource: { type, name }, risk_level: risk })
 
+/** One thing that settings are held to, and the field that it is about. */
+export interface Rule {
+  field: string
+  /** Throws a BackupdError when it is broken. */
+  check(): unknown
+}
+
+/** Fails as the first rule that is broken does. */
+export const keepRules = async (rules: readonly Rule[]): Promise<void> => {
+  for (const { check } of rules) await check()
+}
+
+/** What a changed object leaves in the audit trail. */
+export const changeEvent = (env: Environment, about: About, { id, before, after, data }: Omit<Changed<unknown>, 'result'>): AuditEvent => ({
+  ...eventOf(env, about),
+  resource: { type: about.type, id, name: about.name },
+  ...(before === undefined ? {} : { before }),
+  ...(after === undefined ? {} : { after }),
+  ...(data === undefined ? {} : { event_data: data }),
+})
+
+// Whoever changes a whole configuration keeps those out who change one thing, until the transaction ends; they do not wait for each other.
+const configurationLock = sql`hashtext('backupd configuration')`
+
+/** Waits until nobody else changes the configuration, and lets nobody else change it until the transaction ends. */
+export const lockConfiguration = async (tx: Db): Promise<void> => {
+  await tx.execute(sql`SELECT pg_advisory_xact_lock(${configurationLock})`)
+}
+
 /** Makes a change and its entry in the audit trail, both or neither. An attempt that fails is on record too. */
 export const recorded = async <T>(env: Environment, about: About, work: (tx: Db) => Promise<Changed<T>>): Promise<T> => {
   const { db, description } = env.catalog
   const event = eventOf(env, about)
   try {
     return await db.transaction(async (tx) => {
-      const { result, id, before, after, data } = await work(tx)
-      await writeAudit(tx, {
-        ...event,
-        resource: { type: about.type, id, name: about.name },
-        ...(before === undefined ? {} : { before }),
-        ...(after === undefined ? {} : { after }),
-        ...(data === undefined ? {} : { event_data: data }),
-      })
-      return result
+      await tx.execute(sql`SELECT pg_advisory_xact_lock_shared(${configurationLock})`)
+      const changed = await work(tx)
+      await writeAudit(tx, changeEvent(env, about, changed))
+      return changed.result
     })
   } catch (error) {
     const failure = catalogFailure(error, description)

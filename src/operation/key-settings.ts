@@ -17,7 +17,8 @@ const exists = (name: string): BackupdError =>
   new BackupdError('key.exists', `there is a key named ${name} already`, { kind: 'usage', hint: 'Give another name with --name.' })
 
 // The name becomes the name of a file.
-const checkKeyName = (name: string): string => {
+/** The name when it is one for a key. Fails with `key.name_invalid`. */
+export const checkKeyName = (name: string): string => {
   if (/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) return checkName('key', name, 100)
   throw new BackupdError('key.name_invalid', `${JSON.stringify(name)} is no name for a key`, { kind: 'usage', hint: 'Use letters, digits, dots, dashes and underscores; the first a letter or a digit.' })
 }

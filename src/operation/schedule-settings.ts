@@ -4,12 +4,13 @@ import { notifyWork } from '../catalog/notifications.js'
 import { findSchedule, insertSchedule, listSchedules, removeSchedule, updateSchedule, usesOfSchedule, type Schedule } from '../catalog/schedules.js'
 import { findSource, listSources } from '../catalog/sources.js'
 import { listStorages, type StorageRow } from '../catalog/storages.js'
+import { compressionTypes } from '../catalog/statuses.js'
 import { checkedLevel } from '../compression/levels.js'
 import { codecs } from '../compression/registry.js'
 import { BackupdError } from '../errors.js'
 import { parsePattern } from '../postgres/patterns.js'
-import { catalogTime, checkDescription, checkName, recorded, refuseInUse } from './configure.js'
-import { nextRun, nextRuns } from './cron.js'
+import { catalogTime, checkDescription, checkName, keepRules, recorded, refuseInUse, type Changed, type Rule } from './configure.js'
+import { checkTimezone, nextRun, nextRuns } from './cron.js'
 import type { Environment } from './environment.js'
 import { checkBackupType, checkCompression, noKey } from './plan.js'
 import { DEFAULT_SOURCE, fromEnvironment, noSource } from './sources.js'
@@ -41,28 +42,67 @@ export interface NewScheduleSettings {
 /** A schedule with the names of what it refers to. */
 export type ScheduleView = Schedule & { storage: string | null; source: string; copy_to_storage: string | null }
 
-const checkPatterns = (texts: readonly string[]): string[] | null => {
-  for (const text of texts) parsePattern(text)
-  return texts.length === 0 ? null : [...texts]
+/** Whole numbers of a schedule: the least and the greatest. */
+export const scheduleLimits = {
+  level: [0, 22], retentionDays: [1, 36_500], bandwidth: [1, 1_000_000], parallelUploads: [1, 64], jobs: [1, 64],
+} as const
+
+const checkCopyTo = ({ storage, copyTo }: NewScheduleSettings): void => {
+  if (copyTo !== storage) return
+  throw new BackupdError('schedule.copy_to', `a copy in ${storage} itself would be none`, { kind: 'usage', hint: 'Name another storage in --copy-to.' })
 }
+
+const checkLevel = ({ compression, level }: NewScheduleSettings): void => {
+  const known = compressionTypes.find((type) => type === compression)
+  if (known !== undefined && level !== undefined) checkedLevel(codecs[known], level)
+}
+
+/** What the settings of a schedule have to keep, each by itself, whatever else there is in the catalog. */
+export const scheduleRules = (settings: NewScheduleSettings): Rule[] => [
+  { field: 'name', check: () => checkName('schedule', settings.name) },
+  { field: 'description', check: () => checkDescription('schedule', settings.description, 1000) },
+  { field: 'timezone', check: () => checkTimezone(settings.timezone) },
+  { field: 'cron', check: () => nextRun(settings.cron, 'UTC', new Date()) },
+  { field: 'type', check: () => checkBackupType(settings.type) },
+  { field: 'compression', check: () => checkCompression(settings.compression) },
+  { field: 'level', check: () => checkLevel(settings) },
+  ...settings.include.map((text, at) => ({ field: `include.${at}`, check: () => parsePattern(text) })),
+  ...settings.exclude.map((text, at) => ({ field: `exclude.${at}`, check: () => parsePattern(text) })),
+  { field: 'copy_to', check: () => checkCopyTo(settings) },
+]
+
+const listOrNull = (texts: readonly string[]): string[] | null => (texts.length === 0 ? null : [...texts])
+
+/** Settings that keep the rules as the catalog has them, but for what they refer to and when the schedule runs next. */
+export const scheduleColumns = (settings: NewScheduleSettings) => ({
+  name: settings.name,
+  cron_expression: settings.cron.trim(),
+  timezone: settings.timezone,
+  backup_type: settings.type,
+  compression_type: settings.compression,
+  compression_level: settings.level ?? null,
+  encrypt_backup: settings.encrypt,
+  verify_integrity: settings.verify,
+  retention_days: settings.retentionDays,
+  include_patterns: listOrNull(settings.include),
+  exclude_patterns: listOrNull(settings.exclude),
+  bandwidth_limit_mbps: settings.bandwidth ?? null,
+  max_parallel_uploads: settings.parallelUploads,
+  jobs: settings.jobs ?? null,
+  description: checkDescription('schedule', settings.description, 1000),
+})
 
 const active = (storage: StorageRow): StorageRow => {
   if (storage.is_active) return storage
   throw new BackupdError('storage.disabled', `storage "${storage.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${storage.name}".` })
 }
 
-const sourceId = async (env: Environment, db: Db, name: string | undefined): Promise<number | null> => {
+/** Null when no source is named: the one named `default`, whatever that is when a run begins. Fails with `source.not_found`. */
+export const sourceIdOf = async (env: Environment, db: Db, name: string | undefined): Promise<number | null> => {
   const wanted = name ?? DEFAULT_SOURCE
   const row = await findSource(db, wanted)
   if (row === undefined && fromEnvironment(env, wanted) === undefined) throw noSource(wanted)
   return name === undefined ? null : (row?.id ?? null)
-}
-
-const copyTarget = async (db: Db, storage: StorageRow, name: string | undefined): Promise<StorageRow | undefined> => {
-  if (name === undefined) return undefined
-  const target = active(await needStorage(db, name))
-  if (target.id !== storage.id) return target
-  throw new BackupdError('schedule.copy_to', `a copy in ${name} itself would be none`, { kind: 'usage', hint: 'Name another storage in --copy-to.' })
 }
 
 /**
@@ -71,33 +111,14 @@ const copyTarget = async (db: Db, storage: StorageRow, name: string | undefined)
  */
 export const addSchedule = async (env: Environment, settings: NewScheduleSettings): Promise<{ schedule: ScheduleView; nextRuns: Date[] }> => {
   const { db } = env.catalog
-  const name = checkName('schedule', settings.name)
-  const description = checkDescription('schedule', settings.description, 1000)
+  await keepRules(scheduleRules(settings))
+  const { name } = settings
   const upcoming = nextRuns(settings.cron, settings.timezone, await catalogTime(db), 3)
-  const backupType = checkBackupType(settings.type)
-  const compression = await checkCompression(settings.compression)
-  const values = {
-    name,
-    cron_expression: settings.cron.trim(),
-    timezone: settings.timezone,
-    backup_type: backupType,
-    compression_type: compression,
-    compression_level: settings.level === undefined ? null : checkedLevel(codecs[compression], settings.level),
-    encrypt_backup: settings.encrypt,
-    verify_integrity: settings.verify,
-    retention_days: settings.retentionDays,
-    include_patterns: checkPatterns(settings.include),
-    exclude_patterns: checkPatterns(settings.exclude),
-    bandwidth_limit_mbps: settings.bandwidth ?? null,
-    max_parallel_uploads: settings.parallelUploads,
-    jobs: settings.jobs ?? null,
-    next_run_at: upcoming[0] ?? null,
-    description,
-  }
+  const values = { ...scheduleColumns(settings), next_run_at: upcoming[0] ?? null }
   const schedule = await recorded(env, { event: 'schedule.created', action: 'create', type: 'schedule', name }, async (tx) => {
     const storage = active(await needStorage(tx, settings.storage))
-    const copy = await copyTarget(tx, storage, settings.copyTo)
-    const source_id = await sourceId(env, tx, settings.source)
+    const copy = settings.copyTo === undefined ? undefined : active(await needStorage(tx, settings.copyTo))
+    const source_id = await sourceIdOf(env, tx, settings.source)
     if (settings.encrypt && (await activeKeys(tx)).length === 0) throw noKey()
     const row = await insertSchedule(tx, { ...values, storage_backend_id: storage.id, source_id, copy_to: copy?.id ?? null })
     await notifyWork(tx, { kind: 'schedule', id: row.id })
@@ -148,13 +169,16 @@ export const switchSchedule = async (env: Environment, name: string, on: boolean
   return viewOf(env.catalog.db, row)
 }
 
+/** Removes a schedule of which nothing is waiting or running, in a transaction; its backups stay. Fails with `schedule.in_use`. */
+export const removeUnusedSchedule = async (tx: Db, row: Schedule): Promise<Changed<{ schedule: Schedule; executions: number }>> => {
+  const { live, executions } = await usesOfSchedule(tx, row.id)
+  refuseInUse('schedule', row.name, live === 0 ? [] : [`${live} of its executions ${live === 1 ? 'waits or runs' : 'wait or run'}`], 'Wait for it, or cancel it with "backupd cancel".')
+  await removeSchedule(tx, row.id)
+  await notifyWork(tx, { kind: 'schedule', id: row.id })
+  return { result: { schedule: row, executions }, id: row.id, before: row, data: { executions_kept: executions } }
+}
+
 /** Removes a schedule of which nothing is waiting or running; its backups stay. Fails with `schedule.not_found` and `schedule.in_use`. */
 export const dropSchedule = (env: Environment, name: string): Promise<{ schedule: Schedule; executions: number }> =>
-  recorded(env, { event: 'schedule.removed', action: 'delete', type: 'schedule', name, risk: 'medium' }, async (tx) => {
-    const row = await scheduleNamed(tx, name)
-    const { live, executions } = await usesOfSchedule(tx, row.id)
-    refuseInUse('schedule', name, live === 0 ? [] : [`${live} of its executions ${live === 1 ? 'waits or runs' : 'wait or run'}`], 'Wait for it, or cancel it with "backupd cancel".')
-    await removeSchedule(tx, row.id)
-    await notifyWork(tx, { kind: 'schedule', id: row.id })
-    return { result: { schedule: row, executions }, id: row.id, before: row, data: { executions_kept: executions } }
-  })
+  recorded(env, { event: 'schedule.removed', action: 'delete', type: 'schedule', name, risk: 'medium' }, async (tx) =>
+    removeUnusedSchedule(tx, await scheduleNamed(tx, name)))

@@ -6,7 +6,7 @@ import { maskConfig } from '../encryption/secrets.js'
 import type { BackupdError } from '../errors.js'
 import { parseConnection } from '../postgres/connection.js'
 import { redact } from '../secret.js'
-import { checkDescription, checkName, named, recorded, refuseInUse } from './configure.js'
+import { checkDescription, checkName, keepRules, named, recorded, refuseInUse, type Changed, type Rule } from './configure.js'
 import type { Environment } from './environment.js'
 import { leadsNowhere, parseGiven } from './references.js'
 import { connectionOf, DEFAULT_SOURCE, noSource, sealConnection, SOURCE_SECRETS } from './sources.js'
@@ -20,6 +20,12 @@ export interface NewSourceSettings {
   url: string
   description?: string | undefined
 }
+
+/** What the settings of a source have to keep by themselves. */
+export const sourceRules = ({ name, description }: Pick<NewSourceSettings, 'name' | 'description'>): Rule[] => [
+  { field: 'name', check: () => checkName('source', name) },
+  { field: 'description', check: () => checkDescription('source', description, 1000) },
+]
 
 /** The row without secrets. */
 export const sourceView = (row: Source): SourceView => {
@@ -48,7 +54,8 @@ const connectionFor = async (env: Environment, text: string): Promise<Record<str
  * Fails with `source.exists`, `source.url_invalid`, `source.name_invalid` or `config.reference`.
  */
 export const addSource = async (env: Environment, settings: NewSourceSettings): Promise<{ source: SourceView; warnings: string[] }> => {
-  const name = checkName('source', settings.name)
+  await keepRules(sourceRules(settings))
+  const { name } = settings
   const description = checkDescription('source', settings.description, 1000)
   const connection = await connectionFor(env, settings.url)
   const warnings: string[] = []
@@ -70,12 +77,17 @@ const usesOf = async (tx: Db, { id, name }: Source): Promise<string[]> => {
   return named([...schedules, ...byDefault], 'schedule')
 }
 
+/** Removes a source that no schedule uses, in a transaction; its executions stay. Fails with `source.in_use`. */
+export const removeUnusedSource = async (tx: Db, row: Source): Promise<Changed<SourceView>> => {
+  refuseInUse('source', row.name, await usesOf(tx, row), 'Remove these schedules first.')
+  await removeSource(tx, row.id)
+  return { result: sourceView(row), id: row.id, before: sourceView(row) }
+}
+
 /** Removes a source; its executions stay. Fails with `source.not_found` and, while a schedule uses it, `source.in_use`. */
 export const dropSource = (env: Environment, name: string): Promise<SourceView> =>
   recorded(env, { event: 'source.removed', action: 'delete', type: 'source', name, risk: 'medium' }, async (tx) => {
     const row = await findSource(tx, name)
     if (row === undefined) throw noSource(name)
-    refuseInUse('source', name, await usesOf(tx, row), 'Remove these schedules first.')
-    await removeSource(tx, row.id)
-    return { result: sourceView(row), id: row.id, before: sourceView(row) }
+    return removeUnusedSource(tx, row)
   })

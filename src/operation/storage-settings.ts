@@ -9,7 +9,7 @@ import { redact, Secret } from '../secret.js'
 import { backendOf, checkConfig, configKeys } from '../storage/registry.js'
 import { storageError } from '../storage/failure.js'
 import type { ProbeStep, Storage } from '../storage/storage.js'
-import { checkDescription, checkName, counted, named, recorded, refuseInUse } from './configure.js'
+import { checkDescription, checkName, counted, keepRules, named, recorded, refuseInUse, type Changed, type Rule } from './configure.js'
 import type { Environment } from './environment.js'
 import { leadsNowhere, parseGiven, type GivenReference } from './references.js'
 import { openStorageRow, resolving } from './sources.js'
@@ -42,6 +42,12 @@ export interface NewStorageSettings {
   set: readonly string[]
   description?: string | undefined
 }
+
+/** What the settings of a storage have to keep by themselves, besides its configuration. */
+export const storageRules = ({ name, description }: Pick<NewStorageSettings, 'name' | 'description'>): Rule[] => [
+  { field: 'name', check: () => checkName('storage', name, 100) },
+  { field: 'description', check: () => checkDescription('storage', description, 500) },
+]
 
 const parseSettings = (type: string, set: readonly string[]): Record<string, string | GivenReference> => {
   const config: Record<string, string | GivenReference> = {}
@@ -76,7 +82,8 @@ const refuseUnknownKeys = (type: string, config: Record<string, unknown>): void 
  * Fails with `storage.exists`, `storage.config_invalid`, `storage.name_invalid` or `config.reference`.
  */
 export const addStorage = async (env: Environment, settings: NewStorageSettings): Promise<{ storage: StorageRow; warnings: string[] }> => {
-  const name = checkName('storage', settings.name, 100)
+  await keepRules(storageRules(settings))
+  const { name } = settings
   const description = checkDescription('storage', settings.description, 500)
   const { secretFields } = backendOf(settings.type)
   const given = parseSettings(settings.type, settings.set)
@@ -99,16 +106,19 @@ export const addStorage = async (env: Environment, settings: NewStorageSettings)
   return { storage: storageView(storage), warnings }
 }
 
+/** Removes a storage that nothing refers to, in a transaction. Fails with `storage.in_use`. */
+export const removeUnusedStorage = async (tx: Db, row: StorageRow): Promise<Changed<StorageRow>> => {
+  const { schedules, policies, executions, cleanups } = await usesOfStorage(tx, row.id)
+  const uses = [...named(schedules, 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution'), ...counted(cleanups, 'cleanup')]
+  refuseInUse('storage', row.name, uses, `Remove these first, or switch it off with "backupd storage disable ${row.name}".`)
+  await removeStorage(tx, row.id)
+  return { result: storageView(row), id: row.id, before: storageView(row) }
+}
+
 /** Removes a storage that nothing refers to. Fails with `storage.unknown` and `storage.in_use`. */
 export const dropStorage = (env: Environment, name: string): Promise<StorageRow> =>
-  recorded(env, { event: 'storage.removed', action: 'delete', type: 'storage', name, risk: 'medium' }, async (tx) => {
-    const row = await needStorage(tx, name)
-    const { schedules, policies, executions, cleanups } = await usesOfStorage(tx, row.id)
-    const uses = [...named(schedules, 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution'), ...counted(cleanups, 'cleanup')]
-    refuseInUse('storage', name, uses, `Remove these first, or switch it off with "backupd storage disable ${name}".`)
-    await removeStorage(tx, row.id)
-    return { result: storageView(row), id: row.id, before: storageView(row) }
-  })
+  recorded(env, { event: 'storage.removed', action: 'delete', type: 'storage', name, risk: 'medium' }, async (tx) =>
+    removeUnusedStorage(tx, await needStorage(tx, name)))
 
 /** Switches a storage on or off: no new backup goes to one that is off, and what is in it stays readable. */
 export const switchStorage = (env: Environment, name: string, active: boolean): Promise<{ storage: StorageRow; schedules: string[] }> =>

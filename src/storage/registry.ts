@@ -35,10 +35,30 @@ export const backendOf = (type: string): StorageBackend => {
 /** The keys that the configuration of `type` may have. */
 export const configKeys = (type: string): string[] => Object.keys(backendOf(type).configSchema.shape)
 
-const describeIssue = (issue: z.core.$ZodIssue, config: Record<string, unknown>): string => {
+/** What is wrong with a configuration: the key, or nothing where several keys do not go together, and a sentence without a value in it. */
+export interface ConfigProblem {
+  key: string | undefined
+  message: string
+}
+
+const describeIssue = (issue: z.core.$ZodIssue, config: Record<string, unknown>): ConfigProblem => {
   const key = issue.path.join('.')
-  if (key === '') return issue.message
-  return config[key] === undefined ? `${key} is missing: expected ${issue.message}` : `${key} is not valid: expected ${issue.message}`
+  if (key === '') return { key: undefined, message: issue.message }
+  return { key, message: config[key] === undefined ? `${key} is missing: expected ${issue.message}` : `${key} is not valid: expected ${issue.message}` }
+}
+
+const present = (config: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(config)
+      .map(([key, value]) => [key, value instanceof Secret ? value.reveal() : value] as const)
+      .filter(([, value]) => value !== undefined && value !== null && value !== ''),
+  )
+
+/** All that is wrong with the values of a configuration; unknown keys are not looked at. References must have been resolved. */
+export const configProblems = (type: string, config: Readonly<Record<string, unknown>>): ConfigProblem[] => {
+  const given = present(config)
+  const result = backendOf(type).configSchema.safeParse(given)
+  return result.success ? [] : result.error.issues.map((issue) => describeIssue(issue, given))
 }
 
 /**
@@ -48,11 +68,7 @@ const describeIssue = (issue: z.core.$ZodIssue, config: Record<string, unknown>)
  */
 export const checkConfig = (type: string, config: Readonly<Record<string, unknown>>, { strict = false }: { strict?: boolean } = {}): Record<string, unknown> => {
   const backend = backendOf(type)
-  const given = Object.fromEntries(
-    Object.entries(config)
-      .map(([key, value]) => [key, value instanceof Secret ? value.reveal() : value] as const)
-      .filter(([, value]) => value !== undefined && value !== null && value !== ''),
-  )
+  const given = present(config)
   const keys = configKeys(type)
   const unknown = Object.keys(given).filter((key) => !keys.includes(key))
   if (strict && unknown.length > 0) {
@@ -60,7 +76,7 @@ export const checkConfig = (type: string, config: Readonly<Record<string, unknow
   }
   const result = backend.configSchema.safeParse(given)
   if (!result.success) {
-    const problems = result.error.issues.map((issue) => describeIssue(issue, given))
+    const problems = result.error.issues.map((issue) => describeIssue(issue, given).message)
     throw storageError('storage.config_invalid', `the configuration of the ${type} storage is not valid: ${problems.join('; ')}`, {
       hint: `The keys are ${keys.join(', ')}.`,
       details: { keys: result.error.issues.map((issue) => issue.path.join('.')) },
