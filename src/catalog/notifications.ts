@@ -5,8 +5,8 @@ import { jsonObject } from './json.js'
 
 const channel = 'backupd_work'
 
-/** What there is to look at: a queued or ended run, a request to cancel, a changed schedule. */
-export const workKinds = ['execution', 'recovery', 'cancel', 'schedule'] as const
+/** What there is to look at: a queued or ended run, a request to cancel, a changed schedule, an alert to send. */
+export const workKinds = ['execution', 'recovery', 'cancel', 'schedule', 'alert'] as const
 export type WorkKind = (typeof workKinds)[number]
 
 export interface Work {

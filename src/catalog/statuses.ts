@@ -72,3 +72,18 @@ export type SecuritySeverity = (typeof securitySeverities)[number]
 
 export const workerKinds = ['daemon', 'cli'] as const
 export type WorkerKind = (typeof workerKinds)[number]
+
+/** `start` and `success` are routine: they go to pings and to whoever asks for them by name. */
+export const alertEvents = ['start', 'success', 'failure', 'corruption', 'overdue', 'unhealthy', 'recovery', 'first_success'] as const
+export type AlertEvent = (typeof alertEvents)[number]
+
+/** In rising order. */
+export const alertSeverities = ['info', 'warning', 'critical'] as const
+export type AlertSeverity = (typeof alertSeverities)[number]
+
+export const notificationStatuses = ['pending', 'sending', 'sent', 'failed', 'skipped'] as const
+export type NotificationStatus = (typeof notificationStatuses)[number]
+
+/** `healthchecks` is a ping: it wants every run told, not only trouble. */
+export const notifierTypes = ['webhook', 'slack', 'discord', 'teams', 'telegram', 'email', 'ntfy', 'healthchecks'] as const
+export type NotifierType = (typeof notifierTypes)[number]
