@@ -46,8 +46,9 @@ t.test('kill -9 of the server', async (t) => {
   t.test('with the program: the next one finds the catalog whole', async (t) => {
     const child = otherProcess(state, body)
     await once(child.stdout ?? child, 'data')
-    const pid = killAll(state)
+    // The program first: while it lives it starts the server again, and clears away what the dead one left.
     child.kill('SIGKILL')
+    const pid = killAll(state)
     await once(child, 'close')
     t.equal(pidIn(state), pid, 'its file is left behind')
     const catalog = await open(state)
