@@ -20,7 +20,7 @@ export const latestExecution = async (db: Db, schedule: string, { anyStatus = fa
     .where(and(
       eq(backupSchedules.name, schedule),
       isNull(backupExecutions.copy_of),
-      anyStatus ? undefined : inArray(backupExecutions.status, [...goodExecutionStatuses]),
+      anyStatus ? undefined : and(inArray(backupExecutions.status, [...goodExecutionStatuses]), isNull(backupExecutions.expiring_at)),
     ))
     .orderBy(...newestFirst).limit(1))[0]?.execution
 
@@ -91,7 +91,7 @@ export const newestGoodBackups = async (db: Db): Promise<Map<number, Date>> => {
   const rows = await db.select({
     id: backupSchedules.id,
     // Names as they are: drizzle leaves the table away where only one is selected from, and `id` would be the execution's.
-    began: sql`(SELECT started_at FROM backup_executions WHERE schedule_id = backup_schedules.id AND copy_of IS NULL
+    began: sql`(SELECT started_at FROM backup_executions WHERE schedule_id = backup_schedules.id AND copy_of IS NULL AND expiring_at IS NULL
       AND ${inArray(backupExecutions.status, [...goodExecutionStatuses])} ORDER BY started_at DESC LIMIT 1)`.mapWith(backupExecutions.started_at),
   }).from(backupSchedules)
   return new Map(rows.flatMap(({ id, began }) => ((began as Date | null) === null ? [] : [[id, began] as const])))

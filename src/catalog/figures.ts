@@ -50,7 +50,7 @@ export const readFigures = async (db: Db): Promise<Figures> => {
       good.size_bytes::double precision AS size, good.compressed_size_bytes::double precision AS stored
     FROM ${backupSchedules} s LEFT JOIN LATERAL (
       SELECT completed_at, duration_seconds, size_bytes, compressed_size_bytes FROM ${backupExecutions}
-      WHERE schedule_id = s.id AND status IN ('completed', 'verifying', 'verified') AND copy_of IS NULL
+      WHERE schedule_id = s.id AND status IN ('completed', 'verifying', 'verified') AND copy_of IS NULL AND expiring_at IS NULL
       ORDER BY started_at DESC LIMIT 1) good ON true
     ORDER BY s.id`)
   const storages = await db.execute<StorageFigures & Record<string, unknown>>(sql`

@@ -38,7 +38,7 @@ export const recordStorageHealth = async (db: Db, id: number, healthy: boolean, 
 
 /** Sets number and stored bytes of the backups in a storage from the executions: true also after a crash or a removal. */
 export const refreshStorageTotals = async (db: Db, id: number): Promise<void> => {
-  const good = sql`FROM backup_executions WHERE storage_backend_id = ${id} AND status IN ('completed', 'verifying', 'verified')`
+  const good = sql`FROM backup_executions WHERE storage_backend_id = ${id} AND status IN ('completed', 'verifying', 'verified') AND expiring_at IS NULL`
   await db.update(storageBackendConfigs)
     .set({
       total_backups: sql`(SELECT count(*) ${good})`,

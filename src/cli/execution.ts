@@ -20,7 +20,8 @@ export const executionText = (execution: Execution): string => {
   const summary = facts({
     execution: execution.id,
     backup_id: execution.backup_id,
-    status: execution.status,
+    status: execution.expiring_at === null ? execution.status : `${execution.status}, being deleted`,
+    pinned: execution.pinned ? 'yes, retention keeps it' : undefined,
     verification: execution.verification_status,
     schedule: config['schedule'],
     source: config['source'],

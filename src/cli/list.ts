@@ -19,7 +19,7 @@ const line = (row: Execution, schedules: Map<number, string>, storages: Map<numb
   backup_id: row.backup_id,
   schedule: row.schedule_id === null ? null : schedules.get(row.schedule_id),
   storage: storages.get(row.storage_backend_id),
-  status: row.status,
+  status: row.expiring_at !== null ? `${row.status}, being deleted` : row.pinned ? `${row.status}, pinned` : row.status,
   verified: row.verification_status,
   started: row.started_at,
   seconds: row.duration_seconds,

@@ -11,6 +11,7 @@ import { addWarning } from '../catalog/warnings.js'
 import { BackupdError } from '../errors.js'
 import { randomSuffix } from '../repository/keys.js'
 import type { Environment } from './environment.js'
+import { refuseExpiring } from './expiring.js'
 import { folderOf, isCopy } from './folder.js'
 
 interface NewCopy {
@@ -72,7 +73,7 @@ const refuse = (code: string, message: string, hint: string, id?: number): Backu
 
 /**
  * Puts a copy of a good backup to `target` into the queue; one that waits there already is given instead. Fails with `copy.same_storage`,
- * `copy.not_good`, `copy.exists`, `copy.busy` or `storage.disabled`.
+ * `copy.not_good`, `copy.exists`, `copy.busy`, `backup.expiring` or `storage.disabled`.
  */
 export const requestCopy = async (env: Environment, asked: Execution, target: StorageRow, { verify, trigger }: { verify: boolean; trigger: Trigger }): Promise<Execution> => {
   if (target.id === asked.storage_backend_id) {
@@ -84,11 +85,13 @@ export const requestCopy = async (env: Environment, asked: Execution, target: St
   return env.catalog.db.transaction(async (tx) => {
     const original = await lockExecution(tx, asked.id)
     if (original === undefined) throw new BackupdError('execution.not_found', `execution ${asked.id} was removed`, { kind: 'notFound' })
+    refuseExpiring(original)
     if (!(goodExecutionStatuses as readonly string[]).includes(original.status)) {
       throw refuse('copy.not_good', `execution ${original.id} is ${original.status}, and only a good backup is copied`, original.error_message ?? 'See "backupd show".', original.id)
     }
     const [there] = await executionsOfFolder(tx, target.id, folderOf(original), [...goodExecutionStatuses, ...liveExecutionStatuses])
     if (there === undefined) return insertCopy(env, tx, { original, target, trigger, verify })
+    if (there.expiring_at !== null) throw refuse('copy.busy', `retention is deleting the copy in ${target.name}: execution ${there.id}`, 'Try again when it is gone.', there.id)
     if (there.status === 'pending') return there
     if (there.status === 'running') throw refuse('copy.busy', `execution ${there.id} is copying it to ${target.name} already`, `Follow it with "backupd show ${there.id}".`, there.id)
     throw refuse('copy.exists', `storage ${target.name} has this backup already: execution ${there.id}`, `See "backupd show ${there.id}"; "backupd verify ${there.id}" checks it.`, there.id)

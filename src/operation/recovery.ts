@@ -11,6 +11,7 @@ import { describeConnection } from '../postgres/connection.js'
 import { newBackupId } from '../repository/keys.js'
 import { runExecution } from './execution.js'
 import type { Environment } from './environment.js'
+import { holdBackup } from './expiring.js'
 import { errorDetails, errorMessage } from './failure.js'
 import { auditKeyAccess } from './identities.js'
 import { keepLease, type LeaseAnswer } from './lease.js'
@@ -31,10 +32,11 @@ const typeOf = ({ tables, schemaOnly }: RestoreOptions, execution: Execution): s
 const componentsOf = ({ options, globals }: RestorePlan): string[] =>
   [...(options.globals && globals !== undefined ? ['globals'] : []), ...(options.tables.length > 0 ? options.tables : [options.schemaOnly ? 'schema' : 'database'])]
 
-/** Puts a planned restore on record as `pending`: for a daemon that takes it from the queue, or for this worker. */
+/** Puts a planned restore on record as `pending`: for a daemon that takes it from the queue, or for this worker. Fails with `backup.expiring`. */
 export const recordRestore = async (env: Environment, plan: RestorePlan, taker: 'daemon' | 'here'): Promise<Recovery> => {
   const { execution, options, target, exists } = plan
-  const row = await insertRecovery(env.catalog.db, {
+  const sealed = await sealConnection(env, target)
+  const recovery = {
     worker_id: taker === 'here' ? env.workerId : null,
     recovery_id: newRecoveryId(),
     backup_execution_id: execution.id,
@@ -45,9 +47,14 @@ export const recordRestore = async (env: Environment, plan: RestorePlan, taker: 
     triggered_by: 'manual',
     restore_components: componentsOf(plan),
     recovery_config: {
-      target: await sealConnection(env, target), database: target.database, tables: options.tables, schema_only: options.schemaOnly, jobs: options.jobs,
+      target: sealed, database: target.database, tables: options.tables, schema_only: options.schemaOnly, jobs: options.jobs,
       overwrite: options.overwrite, no_owner: options.noOwner, globals: options.globals,
     },
+  }
+  // From its record on, retention sees that the backup is read; what it has begun to delete before is not restored.
+  const row = await env.catalog.db.transaction(async (tx) => {
+    await holdBackup(tx, execution)
+    return insertRecovery(tx, recovery)
   })
   if (taker === 'daemon') await notifyWork(env.catalog.db, { kind: 'recovery', id: row.id })
   return row

@@ -7,6 +7,7 @@ import { liveExecutionStatuses, type Trigger } from '../catalog/statuses.js'
 import { BackupdError } from '../errors.js'
 import { newBackupId } from '../repository/keys.js'
 import type { Environment } from './environment.js'
+import { refuseExpiring } from './expiring.js'
 import { checkBackupType } from './plan.js'
 import { scheduleNamed } from './schedule-settings.js'
 import { DEFAULT_SOURCE } from './sources.js'
@@ -23,8 +24,9 @@ export const needExecution = async (env: Environment, reference: string, options
   throw new BackupdError('execution.not_found', what, { kind: 'notFound', hint: 'EXECUTION is a number, a backup_id or latest:SCHEDULE; see "backupd list".' })
 }
 
-/** Fails with `execution.no_backup` unless the execution ended with a backup that can be read. */
+/** Fails with `execution.no_backup` or `backup.expiring` unless the execution ended with a backup that can be read. */
 export const needBackup = (execution: Execution): Execution => {
+  refuseExpiring(execution)
   if (['completed', 'verified', 'verifying', 'corrupted'].includes(execution.status)) return execution
   throw new BackupdError('execution.no_backup', `execution ${execution.id} is ${execution.status}: there is no backup to read`, { hint: execution.error_message ?? 'See "backupd show".' })
 }

@@ -11,6 +11,7 @@ import { partOfKind, type Manifest, type Part } from '../repository/manifest.js'
 import type { Secret } from '../secret.js'
 import type { Storage } from '../storage/storage.js'
 import type { Environment } from './environment.js'
+import { refuseExpiring } from './expiring.js'
 import { folderOf } from './folder.js'
 import { identitiesAtHand } from './identities.js'
 import { needIdentities, readContents, readManifest } from './readback.js'
@@ -95,6 +96,7 @@ const damaged = (manifest: Manifest): BackupdError =>
  */
 export const planRestore = async (env: Environment, execution: Execution, storage: Storage, options: RestoreOptions): Promise<RestorePlan> => {
   const { signal } = env
+  refuseExpiring(execution)
   const { manifest } = await readManifest(storage, folderOf(execution), execution.checksum, signal)
   const identities = await identitiesAtHand(env)
   await needIdentities(manifest, identities)

@@ -4,6 +4,7 @@ import { notifyWork } from '../catalog/notifications.js'
 import { refreshStorageTotals } from '../catalog/storages.js'
 import { BackupdError, messageOf } from '../errors.js'
 import type { Environment } from './environment.js'
+import { holdBackup } from './expiring.js'
 import { openStorageRow, storageRow } from './sources.js'
 import type { Tracker } from './progress.js'
 import { checkBackup, type VerificationOutcome } from './verification.js'
@@ -11,6 +12,8 @@ import type { Verification, VerifyLevel } from './verify.js'
 
 const record = (env: Environment, execution: Execution, outcome: VerificationOutcome): Promise<Execution> =>
   env.catalog.db.transaction(async (tx) => {
+    // What is missing of a backup that is being deleted meanwhile is no damage.
+    await holdBackup(tx, execution)
     // A backup that is found whole again (its storage was repaired) loses the error that a verification gave it, and no other.
     const healed: Partial<NewExecution> = execution.status === 'corrupted' && outcome.error === undefined ? { error_message: null, error_details: null } : {}
     const row = await updateExecution(tx, execution.id, { ...healed, ...outcome.set, ...(execution.status === 'verifying' ? {} : { status: outcome.status }) })
@@ -25,7 +28,7 @@ const record = (env: Environment, execution: Execution, outcome: VerificationOut
     return row
   })
 
-/** Verifies a stored backup and records the result. Fails with `integrity.corrupted` (exit code 5) after recording the damage. */
+/** Verifies a stored backup and records the result. Fails with `integrity.corrupted` (exit code 5) after recording the damage, or with `backup.expiring`. */
 export const verifyExecution = async (env: Environment, execution: Execution, tracker: Tracker, level?: VerifyLevel): Promise<{ row: Execution; verification: Verification }> => {
   const storage = await openStorageRow(env, await storageRow(env, execution.storage_backend_id))
   try {
