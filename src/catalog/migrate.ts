@@ -4,7 +4,7 @@ import type { Log } from '../log.js'
 import type { Secret } from '../secret.js'
 import { connectTo, describeUrl, type Sql } from './client.js'
 import { catalogFailure } from './failures.js'
-import { knownMigrations, tablesAddedBy, type Migration } from './migrations.js'
+import { columnsAddedBy, knownMigrations, tablesAddedBy, type Migration } from './migrations.js'
 
 /** Any number, the same in every version: whoever migrates holds this advisory lock. */
 const lockKey = 0x6261636b
@@ -14,7 +14,7 @@ export interface AppliedMigration {
   /** Milliseconds, as in the journal. */
   when: number
   appliedAt: Date
-  /** Tables that the database held before. */
+  /** Tables that the database held before, and columns (`table.column`). */
   adopted: string[]
 }
 
@@ -40,6 +40,13 @@ const tableThere = async (sql: Sql, table: string): Promise<boolean> => {
   return row?.there === true
 }
 
+const columnThere = async (sql: Sql, table: string, column: string): Promise<boolean> => {
+  const [row] = await sql<{ there: boolean }[]>`
+    SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(current_schema()) || '.' || quote_ident(${table}))
+      AND attname = ${column} AND NOT attisdropped) AS there`
+  return row?.there === true
+}
+
 /** What was applied, oldest first; nothing where the table is not there yet. */
 export const appliedMigrations = async (sql: Sql): Promise<AppliedMigration[]> => {
   if (!(await tableThere(sql, 'backupd_migrations'))) return []
@@ -58,7 +65,7 @@ const compare = (applied: AppliedMigration[]): MigrationStatus & { todo: Migrati
     applied,
     todo,
     pending: todo.map(({ tag }) => tag),
-    adopted: applied.some(({ adopted }) => adopted.length > 0),
+    adopted: applied.some(({ adopted }) => adopted.some((name) => !name.includes('.'))),
     unknown: applied.filter(({ when }) => !known.some((one) => one.when === when)).map(({ tag }) => tag),
   }
 }
@@ -85,6 +92,9 @@ export const takeMigrationLock = async (sql: Sql, signal: AbortSignal): Promise<
 const applyOne = async (sql: Sql, migration: Migration, index: number): Promise<string[]> => {
   const adopted: string[] = []
   for (const table of tablesAddedBy(index)) if (await tableThere(sql, table)) adopted.push(table)
+  for (const { table, columns } of columnsAddedBy(index)) {
+    for (const column of columns) if (await columnThere(sql, table, column)) adopted.push(`${table}.${column}`)
+  }
   await sql.begin(async (tx) => {
     for (const statement of migration.statements) await tx.unsafe(statement)
     await tx`

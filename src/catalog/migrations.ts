@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 /** Next to src/ and to dist/ alike, and part of the package. */
@@ -10,6 +10,8 @@ export interface Migration {
   /** Milliseconds; what tells migrations apart in drizzle's journal and in the table of those applied. */
   when: number
   statements: readonly string[]
+  /** What takes back what the snapshots do not know of, such as triggers; tables and columns go by the snapshots. */
+  down: string | undefined
 }
 
 /** What of a database's shape a snapshot of drizzle-kit says that we need. */
@@ -26,6 +28,7 @@ export const knownMigrations = (): Migration[] => {
     tag,
     when,
     statements: read(`${tag}.sql`).split('--> statement-breakpoint'),
+    down: existsSync(`${migrationsFolder}/${tag}.down.sql`) ? read(`${tag}.down.sql`) : undefined,
   }))
 }
 

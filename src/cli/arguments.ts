@@ -17,3 +17,15 @@ export const someOf = <T extends string>(values: readonly T[]) => (text: string)
     if (known === undefined) throw new InvalidArgumentError(`It must be one or more of ${values.join(', ')}, with commas between them.`)
     return known
   })
+
+const units: Record<string, number> = { m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 }
+
+/** A parser for a moment: ISO 8601 (UTC unless it says otherwise), or how long ago, such as `90m`, `12h`, `30d`, `4w`. */
+export const moment = (text: string): Date => {
+  const ago = /^(\d{1,6})([mhdw])$/.exec(text)
+  if (ago !== null) return new Date(Date.now() - Number(ago[1]) * (units[ago[2] ?? ''] ?? 0))
+  const iso = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?(Z|[+-]\d\d:\d\d)?)?$/.exec(text)
+  const time = iso === null ? NaN : Date.parse(iso[1] !== undefined && iso[4] === undefined ? `${text}Z` : text)
+  if (!Number.isNaN(time)) return new Date(time)
+  throw new InvalidArgumentError('It must be a time such as 2026-11-24 or 2026-11-24T15:00:00Z, or how long ago, such as 12h or 30d.')
+}

@@ -10,6 +10,8 @@ export interface Output {
   result(document: unknown, human: () => string): void
   /** A line for the reader on the way to the answer; stderr with `--json`. */
   line(text: string): void
+  /** Text of an export, as it is: cleaned by whoever made it, value by value. Resolves when there is room for more. */
+  data(text: string): Promise<void>
   /** Says what went wrong and what to do. */
   failure(error: unknown): void
 }
@@ -60,6 +62,7 @@ export const createOutput = (json: boolean, stdout: NodeJS.WritableStream, stder
     json,
     result: (value, human) => (json ? document(value) : print(stdout, human())),
     line: (text) => print(json ? stderr : stdout, text),
+    data: (text) => new Promise((resolve, reject) => void stdout.write(text, (error) => (error == null ? resolve() : reject(error)))),
     failure: (error) => {
       print(stderr, `backupd: ${messageOf(error)}`)
       if (error instanceof BackupdError) {

@@ -1,3 +1,4 @@
+import type { AuditHead } from '../audit/anchor.js'
 import { codecs } from '../compression/registry.js'
 import { BackupdError } from '../errors.js'
 import { keyHash } from '../encryption/keys.js'
@@ -36,6 +37,8 @@ export interface BackupRun {
   lease: Lease
   /** Milliseconds without a byte before the run is ended. */
   stallTimeout: number
+  /** Where the audit trail ends; noted in the manifest, out of reach of who can write to the catalog. */
+  auditHead(): Promise<AuditHead | undefined>
 }
 
 const once = async function* (text: string): ByteSource {
@@ -72,7 +75,7 @@ const writeParts = async (run: BackupRun, reading: SourceReading, writer: PartWr
   return parts
 }
 
-const describe = (run: BackupRun, reading: SourceReading, parts: Part[]): Manifest => ({
+const describe = (run: BackupRun, reading: SourceReading, parts: Part[], auditHead: AuditHead | undefined): Manifest => ({
   format_version: FORMAT_VERSION,
   backup_id: run.backupId,
   tool_version: version,
@@ -88,6 +91,7 @@ const describe = (run: BackupRun, reading: SourceReading, parts: Part[]): Manife
   compression_level: run.plan.compression === 'none' ? null : (run.plan.compressionLevel ?? codecs[run.plan.compression].levels.default),
   recipients: [...run.plan.recipients],
   parts,
+  ...(auditHead === undefined ? {} : { audit_head: auditHead }),
 })
 
 /** Writes the manifest: from here on the folder is a backup. The lease is asked for right before, because a frozen worker must not commit what was given up. */
@@ -134,7 +138,7 @@ export const backup = async (run: BackupRun): Promise<StoredBackup> => {
     const writer = await openWriter(run, signal)
     try {
       const parts = await writeParts(run, reading, writer, (error) => stalled.abort(error))
-      const manifest = describe(run, reading, parts)
+      const manifest = describe(run, reading, parts, await run.auditHead())
       return storedBackup(manifest, await commit(run, manifest))
     } finally {
       await writer.compressor.close()

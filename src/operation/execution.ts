@@ -1,3 +1,4 @@
+import { auditHead } from '../audit/anchor.js'
 import type { Execution } from '../catalog/executions.js'
 import { claim, transition } from '../catalog/queue.js'
 import { scheduleById } from '../catalog/schedules.js'
@@ -10,6 +11,7 @@ import { failRun, leaseAnswer, settleRun, type Running, type Stored } from './en
 import type { Environment } from './environment.js'
 import { folderOf, isCopy } from './folder.js'
 import { keepLease } from './lease.js'
+import { persist } from './persist.js'
 import { planBackup, type BackupPlan } from './plan.js'
 import { createTracker, type Tracker } from './progress.js'
 import { openStorageRow, storageRow } from './sources.js'
@@ -68,7 +70,10 @@ const produceBackup = async (running: Running, given: BackupPlan | undefined): P
     })
     env.log.info({ schedule: plan.scheduleName, source: plan.sourceName, storage: row.name }, 'backup started')
     const { backup_id: backupId, started_at: startedAt } = execution
-    const result = await backup({ backupId, startedAt, plan, storage, tracker, lease, stallTimeout: env.config.stallTimeout })
+    const result = await backup({
+      backupId, startedAt, plan, storage, tracker, lease, stallTimeout: env.config.stallTimeout,
+      auditHead: () => persist(() => auditHead(env.catalog.db), env.log),
+    })
     return { storage, result, verify: plan.verify }
   } catch (error) {
     await failRun(running, storage, error)

@@ -40,6 +40,8 @@ const manifestSchema = z.object({
   /** age recipients; empty when the backup is not encrypted. */
   recipients: z.array(z.string()),
   parts: z.array(partSchema).min(1),
+  /** Where the audit trail ended when the backup did; not in manifests of before 0.2, nor while the trail is empty. */
+  audit_head: z.object({ chain: sha256, seq: z.number().int().positive(), hash: sha256 }).optional(),
 })
 
 export type Manifest = z.infer<typeof manifestSchema>

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync, readFileSync, statSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
@@ -16,7 +16,7 @@ import { rowsOf, shapeOf } from './shape.js'
 
 const log = silentLog()
 const options = { signal: never, log }
-const all = ['0000_shared_tables', '0001_backupd', '0002_operations']
+const all = ['0000_shared_tables', '0001_backupd', '0002_operations', '0003_audit_guard']
 const server = await serverFor(t)
 
 t.test('an empty database gets the shared tables exactly', async (t) => {
@@ -194,27 +194,55 @@ t.test('waiting for the lock can be given up', async (t) => {
 })
 
 t.test('going down', async (t) => {
+  const into = (folder: string) => ({ ...options, keep: { folder } })
+
   t.test('exports what is lost, keeps what was adopted, and can come back', async (t) => {
     const { url, sql } = await databaseOn(t, server, applicationDdl('twelve'))
     await sql.unsafe(applicationRows('twelve'))
+    // A column that is there before ours of the same name.
+    await sql`ALTER TABLE backup_executions ADD COLUMN pinned boolean NOT NULL DEFAULT true`
     await migrate(url, options)
-    await sql.unsafe(`INSERT INTO backup_sources (name, connection) VALUES ('main', '{"url": "postgres://h/d"}');
-      UPDATE backup_schedules SET source_id = 1, jobs = 3 WHERE id = 1`)
-    const folder = join(tempDir(t), 'export')
-    await t.rejects(migrateDown(url, 0, folder, options), { code: 'catalog.adopted', kind: 'configuration' })
-    const { reverted, files } = await migrateDown(url, 1, folder, options)
+    await sql.unsafe(`INSERT INTO backup_sources (name, connection, description) VALUES ('main', '{"url": "postgres://h/d"}', 'two lines,' || chr(10) || '"quoted"');
+      UPDATE backup_schedules SET source_id = 1, jobs = 3, managed_by = 'file' WHERE id = 1`)
+    const folder = join(tempDir(t), 'new', 'export')
+    await t.rejects(migrateDown(url, 0, into(folder)), { code: 'catalog.adopted', kind: 'configuration' })
+    const refusal = await migrateDown(url, 1, { ...options, keep: undefined }).then(() => undefined, (error: unknown) => error)
+    t.match(refusal, { code: 'catalog.down_loses', message: /table backup_sources \(1 row\)/, hint: /--discard-data/ })
+    t.match(refusal, { message: /columns hooks, managed_by of backup_schedules \(1 row\)/ })
+    t.equal(exitCodeOf(refusal), 2)
+    t.match(await migrateDown(url, 1, { ...options, keep: undefined, dryRun: true }), { reverted: all.slice(1).reverse(), files: [] })
+    t.strictSame((await migrationStatus(url)).pending, [])
+
+    const { reverted, files, lost } = await migrateDown(url, 1, into(folder))
     t.strictSame(reverted, all.slice(1).reverse())
-    t.equal(files.length, 12)
+    t.strictSame(files.map((file) => file.slice(folder.length + 1)).sort(), readdirSync(folder).sort())
+    t.equal(files.length, lost.length)
     t.strictSame(files.map((file) => statSync(file).mode & 0o777), files.map(() => 0o600))
-    t.match(JSON.parse(readFileSync(join(folder, 'backup_sources.jsonl'), 'utf8')), { name: 'main', connection: { url: 'postgres://h/d' } })
-    t.strictSame(JSON.parse(readFileSync(join(folder, 'backup_schedules.columns-of-0001_backupd.jsonl'), 'utf8')),
-      { id: 1, source_id: 1, copy_to: null, compression_level: null, jobs: 3, next_run_for: null })
+    const exported = (name: string): string => readFileSync(join(folder, name), 'utf8')
+    t.match(exported('0001_backupd.backup_sources.csv'), 'id,name,connection,description,created_at,updated_at\n1,main,"{""url"": ""postgres://h/d""}","two lines,\n""quoted""",')
+    t.equal(exported('0001_backupd.backup_schedules.columns.csv'), 'id,source_id,copy_to,compression_level,jobs,next_run_for\n1,1,,,3,\n')
+    t.equal(exported('0002_operations.backup_schedules.columns.csv'), 'id,hooks,managed_by\n1,,file\n')
     t.equal((await sql`SELECT count(*) AS n FROM backup_schedules`)[0]?.['n'], 2)
+    t.strictSame((await sql`SELECT pinned FROM backup_executions`).map((row) => row['pinned'] as unknown), [true, true], 'a column of theirs stays')
     t.equal((await sql`SELECT to_regclass('backup_sources') AS found`)[0]?.['found'], null)
+    t.strictSame([...await sql`SELECT tgname FROM pg_trigger WHERE tgname LIKE 'backupd%' UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE 'backupd%'`], [])
     t.strictSame((await migrationStatus(url)).pending, all.slice(1))
     await migrate(url, options)
-    await t.rejects(migrateDown(url, 1, folder, options), { code: 'catalog.export' }, 'never over an earlier export')
+    await t.rejects(migrateDown(url, 1, into(folder)), { code: 'catalog.export', kind: 'configuration', message: /not empty; nothing was dropped/ }, 'never over an earlier export')
+    writeFileSync(join(folder, '..', 'file'), '')
+    await t.rejects(migrateDown(url, 1, into(join(folder, '..', 'file', 'x'))), { code: 'catalog.export' })
     t.strictSame((await migrationStatus(url)).pending, [], 'and then nothing is dropped')
+  })
+
+  t.test('what cannot be dropped leaves everything as it was, and no files', async (t) => {
+    const { url, sql } = await databaseOn(t, server)
+    await migrate(url, options)
+    await sql`CREATE VIEW theirs AS SELECT name FROM backup_sources`
+    const folder = tempDir(t)
+    await t.rejects(migrateDown(url, 1, into(folder)), { code: 'catalog.failed', message: /depend/ })
+    t.strictSame(readdirSync(folder), [])
+    t.strictSame((await migrationStatus(url)).pending, [])
+    await sql`SELECT pinned FROM backup_executions`
   })
 
   t.test('all the way where everything is ours', async (t) => {
@@ -222,7 +250,11 @@ t.test('going down', async (t) => {
     await migrate(url, options)
     const folder = tempDir(t)
     mkdirSync(join(folder, 'x'))
-    await migrateDown(url, 0, join(folder, 'x'), options)
-    t.strictSame((await sql`SELECT tablename FROM pg_tables WHERE schemaname = 'public'`).map((row) => row['tablename']), ['backupd_migrations'])
+    await migrateDown(url, 0, into(join(folder, 'x')))
+    t.strictSame((await sql`SELECT tablename FROM pg_tables WHERE schemaname = 'public'`).map((row) => row['tablename'] as unknown), ['backupd_migrations'])
+    await migrate(url, options)
+    t.match(await migrateDown(url, 0, { ...options, keep: 'discard' }), { files: [] })
+    t.strictSame((await migrationStatus(url)).applied, [])
+    t.strictSame(await migrateDown(url, 0, { ...options, keep: undefined }), { reverted: [], files: [], lost: [] })
   })
 })

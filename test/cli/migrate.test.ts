@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { machineOn, serverFor, type Failure } from './setup.js'
@@ -6,7 +6,7 @@ import { machineOn, serverFor, type Failure } from './setup.js'
 interface Status { applied: { tag: string }[]; pending: string[]; unknown: string[] }
 
 const server = await serverFor(t)
-const all = ['0000_shared_tables', '0001_backupd', '0002_operations']
+const all = ['0000_shared_tables', '0001_backupd', '0002_operations', '0003_audit_guard']
 
 t.test('migrate says what it did, status what there is to do, down what it wrote away', async (t) => {
   const machine = await machineOn(t, server)
@@ -14,7 +14,7 @@ t.test('migrate says what it did, status what there is to do, down what it wrote
   const before = (await cli(['migrate', 'status', '--json'])).json<Status>()
   t.match(before, { applied: [], unknown: [] })
   const tags = before.pending
-  t.strictSame(tags.slice(0, 3), all)
+  t.strictSame(tags.slice(0, 4), all)
   t.match(await machine.query(`SELECT count(*)::int AS n FROM pg_tables WHERE schemaname = 'public'`), [{ n: 0 }], 'status changes nothing')
   t.match((await cli(['migrate', '--json'])).json(), { applied: tags, migrations: tags, adopted: false })
   t.match((await cli(['migrate', '--json'])).json(), { applied: [], migrations: tags })
@@ -23,11 +23,15 @@ t.test('migrate says what it did, status what there is to do, down what it wrote
 
   await cli(['source', 'add', 'shop', '--url', 'postgres://elsewhere/shop'])
   const folder = machine.path('export')
-  t.match(await cli(['migrate', 'down', '--to', '1']), { code: 2, stderr: /--export/ })
+  t.match(await cli(['migrate', 'down', '--to', '1']), { code: 2, stderr: /loses .*table backup_sources \(1 row\)[\s\S]*--export DIR/ })
+  t.match(await cli(['migrate', 'down', '--to', '1', '--export', folder, '--discard-data']), { code: 2 })
+  t.match(await cli(['migrate', 'down', '--to', '1', '--dry-run']), { code: 0, stdout: /would be lost:[\s\S]*table backup_sources \(1 row\)/ })
+  writeFileSync(machine.path('file'), '')
+  t.match(await cli(['migrate', 'down', '--to', '1', '--export', machine.path('file')]), { code: 4, stderr: /nothing was dropped/ })
   const down = await cli(['migrate', 'down', '--to', '1', '--export', folder, '--json'])
   t.equal(down.code, 0, down.stderr)
   t.match(down.json(), { reverted: tags.slice(1).reverse() })
-  t.match(readFileSync(join(folder, 'backup_sources.jsonl'), 'utf8'), /"name":"shop"/)
+  t.match(readFileSync(join(folder, '0001_backupd.backup_sources.csv'), 'utf8'), /\n1,shop,/)
   const after = (await cli(['migrate', 'status', '--json'])).json<Status>()
   t.strictSame([after.applied.map(({ tag }) => tag), after.pending], [tags.slice(0, 1), tags.slice(1)])
   t.match((await cli(['migrate', 'down', '--to', '1', '--export', folder])).stdout, /nothing was taken back/)
@@ -56,7 +60,7 @@ t.test('a newer schema, a database that is not there and a server that is not th
 t.test('without a URL the catalog is embedded in the state directory', async (t) => {
   const machine = await machineOn(t, server)
   const env = { BACKUPD_DATABASE_URL: '' }
-  t.match(await machine.cli(['migrate'], { env }), { code: 0, stdout: /^the catalog embedded in .*: applied 0000_shared_tables, 0001_backupd, 0002_operations/ })
+  t.match(await machine.cli(['migrate'], { env }), { code: 0, stdout: /^the catalog embedded in .*: applied 0000_shared_tables, 0001_backupd, 0002_operations, 0003_audit_guard/ })
   t.ok(existsSync(join(machine.stateDir, 'catalog')))
   t.match(await machine.cli(['source', 'list', '--json'], { env }), { code: 0, stdout: '[]\n' })
 })
