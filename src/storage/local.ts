@@ -102,10 +102,19 @@ const openLocal = ({ base_path: base, require_mount: requireMount = false }: Loc
       await makeFolder(dirname(to))
       try {
         await rename(from, to)
-        return await syncFolder(dirname(to))
+        break
       } catch (error) {
-        if (errno(error) !== 'ENOENT' || attempt === 20) throw error
+        if (errno(error) !== 'ENOENT' || attempt === 100) throw error
       }
+    }
+    try {
+      await syncFolder(dirname(to))
+    } catch (error) {
+      // The folder is gone only when somebody has removed the object since: it was stored.
+      if (errno(error) === 'ENOENT') return
+      // What may not outlive a power cut is not stored.
+      await unlink(to).catch(() => undefined)
+      throw error
     }
   }
 
