@@ -99,8 +99,8 @@ const openLocal = ({ base_path: base, require_mount: requireMount = false }: Loc
   // Somebody removing the last other object of a folder may remove the folder under our hands.
   const settle = async (from: string, to: string): Promise<void> => {
     for (let attempt = 0; ; attempt += 1) {
-      await makeFolder(dirname(to))
       try {
+        await makeFolder(dirname(to))
         await rename(from, to)
         break
       } catch (error) {
