@@ -1,7 +1,7 @@
 import { Option, type Command } from 'commander'
 import type { StorageRow } from '../catalog/storages.js'
 import { BackupdError } from '../errors.js'
-import { addStorage, dropStorage, needStorage, storageView, switchStorage, testStorage } from '../operation/storage-settings.js'
+import { addStorage, dropStorage, needStorage, storageView, switchStorage, testStorage, type StorageTest } from '../operation/storage-settings.js'
 import { sweepStorage, type Sweep } from '../operation/sweep.js'
 import { listStorages } from '../catalog/storages.js'
 import { configKeys, storageBackends } from '../storage/registry.js'
@@ -35,13 +35,22 @@ const defineAdd = (command: Command, run: Run): void => {
       }))
 }
 
+const testText = ({ steps, setUp, meaning, leastRights, concerns }: StorageTest): string => [
+  table(['step', 'outcome', 'message'], steps.map((step) => ({ ...step, step: step.name })), ''),
+  '',
+  ...concerns.map((concern) => `warning: ${concern}`),
+  `set-up: ${setUp}: ${meaning}`,
+  `least rights: ${leastRights} (ready to use in docs/storage.md)`,
+].join('\n')
+
 const defineTest = (command: Command, run: Run): void => {
   command.command('test').description('write, read back, list and remove a small object').argument('<name>', 'name of the storage')
     .action((name: string) =>
       run(async (context) => {
         const env = await environmentOf(context)
-        const { healthy, message, steps } = await testStorage(env, await needStorage(env.catalog.db, name))
-        context.out.result({ name, healthy, steps }, () => table(['step', 'outcome', 'message'], steps.map((step) => ({ ...step, step: step.name })), ''))
+        const found = await testStorage(env, await needStorage(env.catalog.db, name))
+        const { healthy, message, steps, setUp, meaning, leastRights, concerns } = found
+        context.out.result({ name, healthy, set_up: setUp, meaning, steps, least_rights: leastRights, concerns }, () => testText(found))
         if (!healthy) throw new BackupdError('storage.unfit', `storage ${name} cannot hold backups as it is: ${message}`)
       }))
 }

@@ -84,7 +84,7 @@ export const createMonitor = ({ pulse, tally, concurrency, patience }: MonitorOp
         running: work?.running.size ?? 0,
         concurrency,
         bytes: tally.bytes,
-        failures: tally.failures.map((row) => ({ ...row, schedule: nameOf(row.schedule) })),
+        failures: tally.failures.map(({ schedule: id, code, count }) => ({ schedule: nameOf(id), id, code, count })),
       }, figures)
     },
     refresh: async (db) => {

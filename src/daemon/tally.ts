@@ -13,7 +13,8 @@ export interface Tally {
   /** A run of another process was found lost. */
   lost(execution: Execution): void
   readonly bytes: Readonly<ProcessFigures['bytes']>
-  readonly failures: ProcessFigures['failures']
+  /** By the schedule's id; empty without one. */
+  readonly failures: readonly { schedule: string; code: string; count: number }[]
 }
 
 const codeOf = (error: unknown): string => (error instanceof BackupdError ? error.code : 'internal')

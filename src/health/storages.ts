@@ -18,9 +18,10 @@ const findings = (subject: string, place: string, steps: readonly ProbeStep[]): 
 const probe = async (context: HealthContext, subject: string, storage: Storage): Promise<Finding[]> =>
   within(context, patience, async (signal) => {
     const place = storage.location('')
-    if (context.thorough) return findings(subject, place, await storage.probe({ signal }))
+    const concerns = (storage.concerns ?? []).map((message): Finding => ({ subject, level: 'warning', message }))
+    if (context.thorough) return [...findings(subject, place, await storage.probe({ signal })), ...concerns]
     await storage.stat('.backupd-health', { signal })
-    return [{ subject, level: 'healthy', message: `${place} answers` }]
+    return [{ subject, level: 'healthy', message: `${place} answers` }, ...concerns]
   })
 
 const look = async (context: HealthContext, { row, open }: StorageTarget): Promise<Finding[]> => {

@@ -14,7 +14,7 @@ export interface ProcessFigures {
   concurrency: number
   /** Bytes that passed: read from the source, written to the storage, read back to verify. */
   bytes: { read: number; stored: number; verified: number }
-  failures: readonly { schedule: string; code: string; count: number }[]
+  failures: readonly { schedule: string; /** Of the schedule; empty without one. */ id: string; code: string; count: number }[]
 }
 
 const metric = (type: Metric['type'], name: string, help: string, samples: readonly Sample[] | number | null): Metric =>
@@ -36,7 +36,7 @@ const ofProcess = (own: ProcessFigures): Metric[] => [
   metric('counter', 'bytes_total', 'Bytes that this process moved: read from sources, stored, and read back to verify.',
     Object.entries(own.bytes).map(([stage, value]) => ({ labels: { stage }, value }))),
   metric('counter', 'failures_total', 'Runs that failed in this process, or that it found lost, by the code of the error.',
-    own.failures.map(({ schedule, code, count }) => ({ labels: { schedule, code }, value: count }))),
+    own.failures.map(({ schedule, id, code, count }) => ({ labels: { schedule, id, code }, value: count }))),
 ]
 
 const ofCatalog = ({ schedules, storages, queue }: Figures): Metric[] => {

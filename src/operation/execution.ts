@@ -68,7 +68,7 @@ const produceBackup = async (running: Running, given: BackupPlan | undefined): P
       from: 'running', to: 'running', worker: env.workerId,
       set: { backup_config: configUsed(plan, row), storage_location: storage.location(folderOf(execution)) },
     })
-    env.log.info({ schedule: plan.scheduleName, source: plan.sourceName, storage: row.name }, 'backup started')
+    env.log.info({ source: plan.sourceName, storage: row.name }, 'backup started')
     const { backup_id: backupId, started_at: startedAt } = execution
     const result = await backup({
       backupId, startedAt, plan, storage, tracker, lease, stallTimeout: env.config.stallTimeout,
@@ -82,9 +82,15 @@ const produceBackup = async (running: Running, given: BackupPlan | undefined): P
   }
 }
 
+// For every line of the log; a catalog that is away is noticed by the work itself.
+const scheduleName = async ({ catalog }: Environment, { schedule_id: id }: Execution): Promise<{ schedule?: string }> => {
+  const schedule = id === null ? undefined : await scheduleById(catalog.db, id).catch(() => undefined)
+  return schedule === undefined ? {} : { schedule: schedule.name }
+}
+
 /** Like `runExecution`, for an execution that this worker has claimed. */
 export const runClaimed = async (outer: Environment, execution: Execution, { onTracker, plan: given }: RunOptions = {}): Promise<Execution> => {
-  const log = outer.log.child({ execution: execution.id, backup_id: execution.backup_id })
+  const log = outer.log.child({ execution: execution.id, backup_id: execution.backup_id, ...(await scheduleName(outer, execution)) })
   const env = { ...outer, log }
   const what = isCopy(execution) ? 'copy' : 'backup'
   const tracker = createTracker((warning) => log.warn(warning))

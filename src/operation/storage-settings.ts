@@ -8,6 +8,7 @@ import { BackupdError, messageOf } from '../errors.js'
 import { redact, Secret } from '../secret.js'
 import { backendOf, checkConfig, configKeys } from '../storage/registry.js'
 import { storageError } from '../storage/failure.js'
+import { setUpOf, type SetUp } from '../storage/rights.js'
 import type { ProbeStep, Storage } from '../storage/storage.js'
 import { checkDescription, checkName, counted, keepRules, named, recorded, refuseInUse, type Changed, type Rule } from './configure.js'
 import type { Environment } from './environment.js'
@@ -136,8 +137,22 @@ export const judgeProbe = (steps: readonly ProbeStep[]): { healthy: boolean; mes
   return { healthy: blocking.length === 0, message: bad.length === 0 ? 'all steps of the probe were ok' : bad.map(({ name, message }) => `${name}: ${message}`).join(' ') }
 }
 
+/** What a test of a storage found, and what to make of it. */
+export interface StorageTest {
+  healthy: boolean
+  message: string
+  steps: ProbeStep[]
+  setUp: SetUp
+  /** One sentence on the set-up. */
+  meaning: string
+  /** The least rights that this kind of storage needs, as a part of a sentence. */
+  leastRights: string
+  /** What is unsafe about the configuration. */
+  concerns: readonly string[]
+}
+
 /** Probes a storage and notes the result in its row, also when it could not even be opened. */
-export const testStorage = async (env: Environment, row: StorageRow): Promise<{ healthy: boolean; message: string; steps: ProbeStep[] }> => {
+export const testStorage = async (env: Environment, row: StorageRow): Promise<StorageTest> => {
   const note = (healthy: boolean, message: string): Promise<void> => recordStorageHealth(env.catalog.db, row.id, healthy, redact(message))
   let storage: Storage
   try {
@@ -150,7 +165,7 @@ export const testStorage = async (env: Environment, row: StorageRow): Promise<{ 
     const steps = await storage.probe({ signal: env.signal })
     const judged = judgeProbe(steps)
     await note(judged.healthy, judged.message)
-    return { ...judged, steps }
+    return { ...judged, steps, ...setUpOf(steps), leastRights: backendOf(row.backend_type).leastRights, concerns: storage.concerns ?? [] }
   } finally {
     await storage.close()
   }

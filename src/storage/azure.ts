@@ -4,12 +4,13 @@ import type { BlobItem, ContainerClient } from '@azure/storage-blob'
 import { z } from 'zod'
 import { messageOf, throwIfAborted } from '../errors.js'
 import { Secret } from '../secret.js'
+import { readAhead } from './ahead.js'
 import { azureCode, azureFailure } from './azure-failure.js'
 import { largestObject, stagedAt, uploadToAzure } from './azure-upload.js'
 import { hasCode, storageError } from './failure.js'
 import { text } from './fields.js'
 import { normalisePrefix } from './prefix.js'
-import { readWithResume, silence } from './resume.js'
+import { silence } from './resume.js'
 import { retry } from './retry.js'
 import type { Resolved, StorageAdapter, StorageBackend, StorageContext, StoredObject, SweepReport } from './storage.js'
 import { linkedAbort, within } from './wait.js'
@@ -181,7 +182,7 @@ const openAzure = async (config: AzureConfig, { log, retryFor, parallelUploads }
     write: (key, source, { signal }) =>
       uploadToAzure({ blob: container.getBlockBlobClient(prefix + key), name: nameOf(key), tier: config.access_tier, parallel: parallelUploads, log, ask }, source, signal),
     read: (key, { offset, length, signal }) =>
-      readWithResume<string>({
+      readAhead<string>({
         key: nameOf(key), offset, length, retryFor, signal, log, classify: azureFailure,
         open: async (range, tag, stop) => {
           const nothing = async () => {
@@ -204,7 +205,7 @@ const openAzure = async (config: AzureConfig, { log, retryFor, parallelUploads }
             throw error
           }
         },
-      }),
+      }, parallelUploads),
     stat: (key, { signal }) => head(key, signal),
     list: async function* (start, { signal }) {
       for await (const { name, properties, metadata } of pages(start, { includeMetadata: true }, signal)) {
@@ -229,5 +230,6 @@ export const azureBackend: StorageBackend = {
   type: 'azure_blob',
   configSchema,
   secretFields: ['account_key', 'sas_token', 'connection_string'],
+  leastRights: 'a SAS token for this container alone with rcwdl (read, create, write, delete, list), made from an access policy that can be ended',
   open: (config, context) => openAzure(config as AzureConfig, context),
 }

@@ -27,7 +27,8 @@ type FtpConfig = Omit<FtpLogin, 'port'> & { port?: number | undefined; remote_pa
 const openFtpStorage = (config: FtpConfig, { log, retryFor }: StorageContext): StorageAdapter => {
   const port = config.port ?? (config.tls === 'implicit' ? 990 : 21)
   const pool = ftpPool({ ...config, port })
-  if (config.tls === 'none') log.warn({ host: config.host }, 'FTP without TLS: the password and every byte can be read on the way')
+  const concerns = config.tls === 'none' ? ['FTP without TLS: the password and every byte can be read and changed on the way; set tls to explicit'] : []
+  for (const concern of concerns) log.warn({ host: config.host }, concern)
 
   const tree = remoteTree(ftpFiles(pool), { base: config.remote_path ?? '', retryFor, log })
 
@@ -91,6 +92,7 @@ const openFtpStorage = (config: FtpConfig, { log, retryFor }: StorageContext): S
   const address = `${config.username}@${config.host}${port === (config.tls === 'implicit' ? 990 : 21) ? '' : `:${port}`}`
   return {
     type: 'ftp',
+    concerns,
     capabilities: { parallelUpload: false, exactTimes: false, maxObjectSize: 2 ** 63 - 1 },
     location: (key) => `${config.tls === 'none' ? 'ftp' : 'ftps'}://${address}/${tree.pathOf(key).replace(/^\//, '')}`,
     write,
@@ -109,5 +111,6 @@ export const ftpBackend: StorageBackend = {
   type: 'ftp',
   configSchema,
   secretFields: ['password'],
+  leastRights: 'an account that sees one folder only, over TLS only',
   open: async (config, context) => openFtpStorage(config as unknown as FtpConfig, context),
 }

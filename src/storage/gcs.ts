@@ -1,12 +1,12 @@
 import { z } from 'zod'
 import { messageOf } from '../errors.js'
+import { readAhead } from './ahead.js'
 import { hasCode, storageError } from './failure.js'
 import { endpointUrl, text } from './fields.js'
 import { createGcsClient, type Authorizer, type GcsObject } from './gcs-client.js'
 import { gcsFailure } from './gcs-failure.js'
 import { uploadToGcs } from './gcs-upload.js'
 import { isPartial, normalisePrefix } from './prefix.js'
-import { readWithResume } from './resume.js'
 import type { Resolved, StorageAdapter, StorageBackend, StorageContext, StoredObject, SweepReport } from './storage.js'
 
 const isJson = (value: string): boolean => {
@@ -114,7 +114,7 @@ const openGcs = async (config: GcsConfig, context: StorageContext): Promise<Stor
     write: (key, source, { signal }) =>
       uploadToGcs({ client, name: prefix + key, storageClass: config.storage_class, parallel: context.parallelUploads, signal, look: (stop) => look(key, stop) }, source),
     read: (key, { offset, length, signal }) =>
-      readWithResume<string>({
+      readAhead<string>({
         key: nameOf(key), offset, length, retryFor, signal, log, classify: gcsFailure,
         open: async (range, tag, stop) => {
           const what = `read of ${nameOf(key)}`
@@ -143,7 +143,7 @@ const openGcs = async (config: GcsConfig, context: StorageContext): Promise<Stor
             throw error
           }
         },
-      }),
+      }, context.parallelUploads),
     stat: async (key, { signal }) => {
       const found = await look(key, signal)
       return found === undefined ? undefined : describe(key, found)
@@ -179,5 +179,6 @@ export const gcsBackend: StorageBackend = {
   type: 'gcs',
   configSchema,
   secretFields: ['credentials_json'],
+  leastRights: 'storage.objects.create, get, list and delete, and storage.multipartUploads.create, abort, list and listParts, on this bucket alone',
   open: (config, context) => openGcs(config as GcsConfig, context),
 }

@@ -274,6 +274,7 @@ export const localBackend: StorageBackend = {
   type: 'local',
   configSchema,
   secretFields: [],
+  leastRights: 'a folder that belongs to the account of the daemon alone, mode 0700',
   open: async (config, context) => {
     const { base_path, ...rest } = config as LocalConfig
     const base = join(base_path, '.')

@@ -94,6 +94,7 @@ export const checkConfig = (type: string, config: Readonly<Record<string, unknow
 const complete = (adapter: StorageAdapter, probe: Storage['probe']): Storage => ({
   type: adapter.type,
   capabilities: adapter.capabilities,
+  concerns: adapter.concerns ?? [],
   location: (key) => adapter.location(key),
   write: async (key, source, options) => {
     checkKey(key)

@@ -8,6 +8,9 @@ import type { ByteSource } from './storage.js'
 /** How long a server may be silent before it counts as gone, milliseconds. Tests shorten it. */
 export const silence = { limit: 60_000 }
 
+// The end follows the last byte at once; a server that keeps it back gets no more time than this, milliseconds.
+const endsWithin = 500
+
 export interface Range {
   /** First byte. */
   offset: number
@@ -31,6 +34,8 @@ export interface ResumeOptions<Tag> {
   retryFor: number
   signal: AbortSignal
   log: Log
+  /** The version to read, where it is known already. */
+  tag?: Tag | undefined
   /** Asks for a range, of the version `tag` when it is given (else fails with `storage.changed`). A range that starts at or after the end gives an empty body. */
   open(range: Range, tag: Tag | undefined, signal: AbortSignal): Promise<OpenRange<Tag>>
   /** What the body's stream threw, as one of our errors. */
@@ -41,14 +46,14 @@ export interface ResumeOptions<Tag> {
  * The bytes of an object, opened again at the offset reached when the connection breaks, the server goes silent, or the body ends
  * before its time. Never delivers fewer or more bytes than the object has without failing (`storage.incomplete`).
  */
-export const readWithResume = async function* <Tag>({ key, offset = 0, length, retryFor, signal, log, open, classify }: ResumeOptions<Tag>): AsyncGenerator<Uint8Array, void, undefined> {
+export const readWithResume = async function* <Tag>({ key, offset = 0, length, retryFor, signal, log, tag: pinned, open, classify }: ResumeOptions<Tag>): AsyncGenerator<Uint8Array, void, undefined> {
   const what = `read of ${key}`
   const clock = retryClock({ retryFor, signal, log, what })
   const wanted = length === undefined ? Infinity : offset + length
   let position = offset
   // Known once the storage has told the size.
   let end: number | undefined
-  let tag: Tag | undefined
+  let tag = pinned
   const silent = (): Error => storageError('storage.timeout', `${what}: nothing came for ${silence.limit / 1000} s`)
   for (;;) {
     throwIfAborted(signal)
@@ -69,6 +74,8 @@ export const readWithResume = async function* <Tag>({ key, offset = 0, length, r
         clock.progress()
         yield next.value
       }
+      // A connection can be used again only when the end of the body was seen; that the bytes are all there does not hang on it.
+      await within(iterator.next(), { signal, ms: endsWithin }).catch(() => undefined)
       return
     } catch (error) {
       attempt.abort(error)

@@ -3,10 +3,11 @@ import type * as Sdk from '@aws-sdk/client-s3'
 import type { ObjectLockRetentionMode, S3ClientConfig, ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3'
 import { z } from 'zod'
 import { messageOf, throwIfAborted } from '../errors.js'
+import { readAhead } from './ahead.js'
 import { hasCode, storageError } from './failure.js'
 import { endpointUrl, flag, oneOf, text, wholeNumber } from './fields.js'
 import { isPartial, normalisePrefix, partialFolder } from './prefix.js'
-import { readWithResume, silence } from './resume.js'
+import { silence } from './resume.js'
 import { retry } from './retry.js'
 import { s3Failure } from './s3-failure.js'
 import { partPlan, uploadToS3, type UploadTarget } from './s3-upload.js'
@@ -202,7 +203,7 @@ const openS3 = async (config: S3Config, context: StorageContext): Promise<Storag
     location: nameOf,
     write: (key, source, { signal }) => uploadToS3(target, prefix + key, source, signal),
     read: (key, { offset, length, signal }) =>
-      readWithResume<string>({
+      readAhead<string>({
         key: nameOf(key), offset, length, retryFor, signal, log, classify: s3Failure,
         open: async (range, tag, stop) => {
           const nothing = async () => {
@@ -226,7 +227,7 @@ const openS3 = async (config: S3Config, context: StorageContext): Promise<Storag
             throw error
           }
         },
-      }),
+      }, context.parallelUploads),
     stat: (key, { signal }) => head(key, signal),
     list: async function* (start, { signal }) {
       for await (const object of pages(start, signal)) if (!isPartial(object.key) && !object.key.endsWith('/')) yield object
@@ -257,5 +258,6 @@ export const s3Backend: StorageBackend = {
   type: 'aws_s3',
   configSchema,
   secretFields: ['secret_access_key', 'session_token'],
+  leastRights: 's3:PutObject, s3:GetObject, s3:DeleteObject and s3:AbortMultipartUpload on the objects, and s3:ListBucket, s3:ListBucketMultipartUploads and s3:ListBucketVersions on the bucket',
   open: (config, context) => openS3(config as S3Config, context),
 }

@@ -70,5 +70,6 @@ export const sftpBackend: StorageBackend = {
   type: 'sftp',
   configSchema,
   secretFields: ['password', 'private_key', 'passphrase'],
+  leastRights: 'an account that can do nothing but SFTP, below one folder, with a key of its own',
   open: async (config, context) => openSftp(config as unknown as SftpConfig, context),
 }

@@ -59,6 +59,8 @@ export interface Capabilities {
 export interface Storage {
   readonly type: BackendType
   readonly capabilities: Capabilities
+  /** What is unsafe about the configuration, one sentence each. */
+  readonly concerns?: readonly string[]
   /** Where the object of `key` lies, as its owner would write it (`file:///…`, `s3://…`); no secret. */
   location(key: string): string
   /** Atomic: the object appears whole, under its final key, when `source` ended without error, and else not at all. Replaces. Resolves to the bytes stored. */
@@ -101,6 +103,8 @@ export interface StorageBackend {
   readonly configSchema: z.ZodObject
   /** Fields of it that are secrets: sealed in the catalog, wrapped as `Secret` before `open`. */
   readonly secretFields: readonly string[]
+  /** The least rights that backups, restores and retention need, as a part of a sentence; docs/storage.md has them ready to use. */
+  readonly leastRights: string
   /** Loads what it needs lazily. Does not have to connect. */
   open(config: Readonly<Record<string, unknown>>, context: StorageContext): Promise<StorageAdapter>
 }

@@ -37,7 +37,7 @@ t.test('a daemon that is killed, and one that freezes, lose their work to anothe
   t.match(retries, running.map(({ id }) => ({ retry_of: id, attempt: 2, triggered_by: 'schedule' })))
   await eventually('what they stored is removed', async () => !world.objects().some((path) => folders.some((folder) => path.startsWith(folder))))
   t.match(await world.rows(`SELECT failed_runs, total_runs, last_status FROM backup_schedules`), [1, 2].map(() => ({ failed_runs: 1, total_runs: 1, last_status: 'failed' })))
-  t.match((await third.get('/metrics')).text, /backupd_failures_total\{schedule="(one|two)",code="lease.expired"\} 1/)
+  t.match((await third.get('/metrics')).text, /backupd_failures_total\{schedule="(one|two)",id="\d+",code="lease.expired"\} 1/)
 
   // It wakes up in the middle of its backup, and nothing is slow any more.
   await world.rows(`UPDATE backup_schedules SET bandwidth_limit_mbps = NULL`)

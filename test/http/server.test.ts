@@ -20,7 +20,7 @@ const figures: Figures = {
 }
 const own = {
   started: 1_795_000_000.25, catalogUp: true, lastContact: 1_795_000_100, lastTick: 1_795_000_101, draining: false, running: 1, concurrency: 2,
-  bytes: { read: 10, stored: 5, verified: 5 }, failures: [{ schedule: 'nightly', code: 'dump.failed', count: 2 }],
+  bytes: { read: 10, stored: 5, verified: 5 }, failures: [{ schedule: 'nightly', id: '1', code: 'dump.failed', count: 2 }, { schedule: 'nightly', id: '2', code: 'dump.failed', count: 1 }],
 }
 
 const state = { live: true, ready: true, entries: [] as HealthEntry[] }
@@ -66,7 +66,9 @@ t.test('metrics are what promtool calls good', async (t) => {
   t.match(text, 'backupd_schedule_last_success_timestamp_seconds{schedule="nightly \\"shop\\"\\nof \\\\ all",id="1"} 1795000060.5\n')
   t.notMatch(text, /last_success.*id="2"/, 'what is not known is left out')
   t.match(text, 'backupd_schedule_runs_total{schedule="nightly \\"shop\\"\\nof \\\\ all",id="1",result="other"} 1\n')
-  t.match(text, 'backupd_failures_total{schedule="nightly",code="dump.failed"} 2\n')
+  t.match(text, 'backupd_failures_total{schedule="nightly",id="1",code="dump.failed"} 2\n')
+  const series = text.split('\n').filter((line) => !line.startsWith('#') && line !== '').map((line) => line.replace(/ \S+$/, ''))
+  t.equal(new Set(series).size, series.length, 'no series twice, also of schedules of one name')
   t.match(text, 'backupd_bytes_total{stage="stored"} 5\n')
 })
 
