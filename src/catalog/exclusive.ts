@@ -9,4 +9,4 @@ export const exclusively = <T>(url: Secret, name: string, work: () => Promise<T>
   withOneConnection(url, async (sql) => {
     const [row] = await sql<{ taken: boolean }[]>`SELECT pg_try_advisory_lock(hashtext(${`backupd ${name}`})) AS taken`
     return row?.taken === true ? { result: await work() } : undefined
-  })
+  }, 'backupd')

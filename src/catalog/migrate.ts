@@ -121,9 +121,9 @@ const applyAll = async (sql: Sql, where: string, signal: AbortSignal, log: Log):
 }
 
 /** Runs `work` with one connection of its own; what fails comes out as `catalog.*`. */
-export const withOneConnection = async <T>(url: Secret, work: (sql: Sql, where: string) => Promise<T>): Promise<T> => {
+export const withOneConnection = async <T>(url: Secret, work: (sql: Sql, where: string) => Promise<T>, name = 'backupd migrate'): Promise<T> => {
   const where = describeUrl(url)
-  const sql = connectTo(url, 1, { name: 'backupd migrate', idle: 0 })
+  const sql = connectTo(url, 1, { name, idle: 0 })
   try {
     return await work(sql, where)
   } catch (error) {

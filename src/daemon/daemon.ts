@@ -23,6 +23,7 @@ import { createRestores, type Restores } from './restores.js'
 import { queueRetry, STOPPED } from './retry.js'
 import { serviceManager, type ServiceManager } from './systemd.js'
 import { createTally, type Tally } from './tally.js'
+import { createUpkeep } from './upkeep.js'
 import { createWork, type Work } from './work.js'
 
 export interface DaemonStart {
@@ -111,6 +112,8 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   periodic.every(options.check, 'health', whenReachable(check))
   periodic.every(60, 'leftovers', whenReachable(() => reaper.sweepLeftovers()))
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))
+  const upkeep = createUpkeep(env)
+  periodic.every(options.upkeep, 'upkeep', whenReachable(() => upkeep.run()))
   // The driver listens again after every lost connection; closing the catalog ends it.
   listenForWork(catalog.sql, (notification) => loop.heard(notification), () => loop.look())
     .catch((error: unknown) => log.warn({ error: catalogReason(error) }, 'not listening for notifications yet'))
@@ -126,8 +129,10 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   await manager.notify('STOPPING=1', 'STATUS=waiting for running work')
   await loop.stop()
   loop.look()
+  const kept = upkeep.stop()
   await drain(around, work, restores)
   periodic.stop()
+  await Promise.race([kept, wait(options.cleanUp, undefined, { ref: false })])
   await presence.leave()
 }
 
