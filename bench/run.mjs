@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 
 const megabytes = process.argv[2] ?? '1000'
-const scripts = [['start.mjs'], ['codecs.mjs'], ['backup.mjs', '100', '3'], ['backup.mjs', megabytes], ['idle.mjs'], ['fleet.mjs'], ['chaos.mjs']]
+const scripts = [['start.mjs'], ['codecs.mjs'], ['backup.mjs', '100', '3'], ['backup.mjs', megabytes], ['idle.mjs'], ['fleet.mjs'], ['chaos.mjs'], ['retention.mjs']]
 for (const [script, ...args] of scripts) {
   console.log(`\n== ${script} ${args.join(' ')}`)
   const { status } = spawnSync(process.execPath, [new URL(script, import.meta.url).pathname, ...args], { stdio: 'inherit' })
