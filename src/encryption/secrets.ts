@@ -150,6 +150,9 @@ const readKeyFile = async (file: string): Promise<Secret | undefined> => {
   throw configurationError('secret.key_file', `the secret key ${file} is cut off`, 'Restore the file from a copy; without it, the secrets in the catalog have to be entered again.')
 }
 
+/** The key in the state directory, when one was made yet. Fails with `secret.key_file`. */
+export const existingSecretKey = ({ stateDir }: { stateDir: string }): Promise<Secret | undefined> => readKeyFile(join(stateDir, 'secret.key'))
+
 /**
  * The key that secrets are sealed with: the given one, or the file `secret.key` in the state directory, which is made with 32 random
  * bytes when it is first needed. Of several that make it at once, one wins and all use its file. Fails with `secret.key_file`.

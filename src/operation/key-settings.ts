@@ -88,7 +88,8 @@ export const viewKeys = async (env: Environment): Promise<KeyView[]> => {
   return (await listKeys(env.catalog.db)).map((key) => ({ ...key, at_hand: owned.has(key.recipient) }))
 }
 
-const encrypting = async (tx: Db): Promise<string[]> =>
+/** Names of the schedules that encrypt their backups. */
+export const encryptingSchedules = async (tx: Db): Promise<string[]> =>
   (await listSchedules(tx)).filter(({ encrypt_backup }) => encrypt_backup).map(({ name }) => name)
 
 /**
@@ -101,7 +102,7 @@ export const retireNamedKey = (env: Environment, name: string): Promise<Key> =>
     if (key === undefined) throw new BackupdError('key.not_found', `there is no key "${name}"`, { kind: 'notFound', hint: 'See "backupd key list".' })
     if (key.retired_at !== null) throw new BackupdError('key.retired', `the key ${name} is retired already`, { kind: 'usage', hint: 'See "backupd key list".' })
     if ((await activeKeys(tx)).every(({ id }) => id === key.id)) {
-      refuseInUse('key', name, named(await encrypting(tx), 'schedule'), 'It is the last one: make or add another key first.')
+      refuseInUse('key', name, named(await encryptingSchedules(tx), 'schedule'), 'It is the last one: make or add another key first.')
     }
     const row = (await retireKey(tx, key.id)) ?? key
     return { result: row, id: row.id, before: key, after: row }

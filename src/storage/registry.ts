@@ -35,6 +35,13 @@ export const backendOf = (type: string): StorageBackend => {
 /** The keys that the configuration of `type` may have. */
 export const configKeys = (type: string): string[] => Object.keys(backendOf(type).configSchema.shape)
 
+/** The value of a key as the backend understands it: a number or a flag that is written as text is one. What is not valid stays as it is. */
+export const typedValue = (type: string, key: string, value: unknown): unknown => {
+  const field = (backendOf(type).configSchema.shape as Partial<Record<string, z.ZodType>>)[key]
+  const result = typeof value === 'object' ? undefined : field?.safeParse(value)
+  return result?.success === true ? result.data : value
+}
+
 /** What is wrong with a configuration: the key, or nothing where several keys do not go together, and a sentence without a value in it. */
 export interface ConfigProblem {
   key: string | undefined
