@@ -34,6 +34,10 @@ export interface Config {
   storageRetry: number
   /** Runs due at one time are spread over this many milliseconds. */
   jitter: number
+  /** Each backup is read back at least once in so many days; 0: never by itself. */
+  scrubDays: number
+  /** Uses of one search key in an hour that are told of when exceeded; 0: never. */
+  searchKeyHourlyLimit: number
 }
 
 const wholeNumber = (min: number, max: number) =>
@@ -69,6 +73,8 @@ export const variables = {
   BACKUPD_RETRIES: wholeNumber(0, 20),
   BACKUPD_STORAGE_RETRY: seconds(0, 86_400),
   BACKUPD_JITTER: seconds(0, 3_600),
+  BACKUPD_SCRUB_DAYS: wholeNumber(0, 3_650),
+  BACKUPD_SEARCH_KEY_HOURLY_LIMIT: wholeNumber(0, 1_000_000_000),
 } as const
 type Variable = keyof typeof variables
 
@@ -163,5 +169,7 @@ export const readConfig = (env: Environment): Config => {
     retries: value(env, 'BACKUPD_RETRIES') ?? 2,
     storageRetry: value(env, 'BACKUPD_STORAGE_RETRY') ?? 900_000,
     jitter: value(env, 'BACKUPD_JITTER') ?? 0,
+    scrubDays: value(env, 'BACKUPD_SCRUB_DAYS') ?? 30,
+    searchKeyHourlyLimit: value(env, 'BACKUPD_SEARCH_KEY_HOURLY_LIMIT') ?? 100,
   })
 }

@@ -108,7 +108,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
     loop.tick()
   })
   periodic.every(options.refresh, 'figures', whenReachable(refresh))
-  const check = async (): Promise<void> => monitor.setChecks(await lookAtEverything(env, catalog))
+  const check = async (): Promise<void> => monitor.setChecks(await lookAtEverything(env, catalog, options.check))
   periodic.every(options.check, 'health', whenReachable(check))
   periodic.every(60, 'leftovers', whenReachable(() => reaper.sweepLeftovers()))
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))

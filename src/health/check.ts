@@ -1,5 +1,6 @@
 import type { Catalog } from '../catalog/connect.js'
 import type { Schedule } from '../catalog/schedules.js'
+import type { CheckType } from '../catalog/statuses.js'
 import type { StorageRow } from '../catalog/storages.js'
 import type { Config } from '../config.js'
 import { BackupdError, abortError, messageOf } from '../errors.js'
@@ -13,6 +14,13 @@ import type { Storage } from '../storage/storage.js'
 export const levels = ['healthy', 'warning', 'critical'] as const
 export type Level = (typeof levels)[number]
 
+/** What a finding is about, as far as it has a row of its own in the catalog. */
+export interface Target {
+  type: 'storage' | 'schedule' | 'source'
+  /** Null for the source of BACKUPD_SOURCE_URL. */
+  id: number | null
+}
+
 /** One thing that a check looked at. */
 export interface Finding {
   /** What it is about: a source's or storage's name, a folder, a program; nothing secret and no name of a table. */
@@ -22,10 +30,14 @@ export interface Finding {
   message: string
   /** What to do, when something is to be done. */
   advice?: string
+  target?: Target
+  /** Numbers and facts that were measured; nothing secret. */
+  metrics?: Readonly<Record<string, number | string | boolean | null>>
 }
 
 /** A source as far as a check needs it. */
 export interface SourceTarget {
+  id: number | null
   name: string
   /** Resolves references and secrets. */
   connection(): Promise<Connection>
@@ -42,8 +54,10 @@ export interface HealthContext {
   config: Config
   log: Log
   signal: AbortSignal
-  /** Whether a check may take seconds and write probe objects; a daemon that checks every minute may not. */
+  /** Whether somebody waits for every detail; what is looked at every few minutes is looked at less closely. */
   thorough: boolean
+  /** Whether probe objects may be written to a storage now, and what was seen when they were last. */
+  probing(row: StorageRow): { write: boolean; seen?: Finding['metrics'] }
   /** Rejects when the catalog cannot be had. */
   catalog(): Promise<Catalog>
   tools(): Promise<Tools[]>
@@ -52,6 +66,8 @@ export interface HealthContext {
   sources(): Promise<SourceTarget[]>
   /** Those that are switched on. */
   storages(): Promise<StorageTarget[]>
+  /** All schedules, by name. */
+  schedules(): Promise<Schedule[]>
   /** When `schedule` is due first after `from`. Rejects a cron expression or time zone that is none. */
   dueAfter(schedule: Schedule, from: Date): Date
 }
@@ -59,6 +75,10 @@ export interface HealthContext {
 /** One check. One file each, one line in the registry. */
 export interface Check {
   readonly name: string
+  /** Under what it stands in `backup_health_checks`. */
+  readonly type: CheckType
+  /** `machine`: what it sees is true of this machine alone, and costs next to nothing. */
+  readonly scope: 'machine' | 'shared'
   /** When true and the catalog is not to be had, the check is not run and says so. */
   readonly needsCatalog: boolean
   /** What is wrong is a finding; what is thrown becomes a critical one. */

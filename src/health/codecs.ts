@@ -5,6 +5,8 @@ import type { Check, Finding } from './check.js'
 /** Which compressions work on this machine. A schedule that uses one that does not is told of with the schedules. */
 export const codecsCheck: Check = {
   name: 'codecs',
+  type: 'system',
+  scope: 'machine',
   needsCatalog: false,
   run: async () => {
     const reasons = await Promise.all(compressionTypes.map(async (type) => ({ type, why: await codecs[type].unavailable() })))

@@ -1,5 +1,4 @@
 import { activeKeys, type Key } from '../catalog/keys.js'
-import { listSchedules } from '../catalog/schedules.js'
 import { recipientOf } from '../encryption/keys.js'
 import type { Secret } from '../secret.js'
 import { findingOf, type Check, type Finding } from './check.js'
@@ -24,11 +23,13 @@ const privateKeys = async (keys: readonly Key[], identities: readonly Secret[]):
 /** There is a key to encrypt to, and the private keys at hand can be read. */
 export const keysCheck: Check = {
   name: 'keys',
+  type: 'system',
+  scope: 'shared',
   needsCatalog: true,
-  run: async ({ catalog, identities }) => {
+  run: async ({ catalog, identities, schedules }) => {
     const { db } = await catalog()
     const keys = await activeKeys(db)
-    const encrypting = (await listSchedules(db)).filter(({ is_active, encrypt_backup }) => is_active && encrypt_backup).map(({ name }) => name)
+    const encrypting = (await schedules()).filter(({ is_active, encrypt_backup }) => is_active && encrypt_backup).map(({ name }) => name)
     const second = await identities().then((found) => privateKeys(keys, found), (error: unknown) => findingOf('private keys', error))
     return [publicKeys(keys, encrypting), second]
   },

@@ -5,6 +5,8 @@ const oldest = [20, 19] as const
 /** Node is new enough. */
 export const nodeCheck: Check = {
   name: 'node',
+  type: 'system',
+  scope: 'machine',
   needsCatalog: false,
   run: async () => {
     const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)

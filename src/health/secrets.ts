@@ -19,6 +19,8 @@ const judge = async (file: string): Promise<Finding> => {
 /** The key of the secrets in the catalog is there, for its owner only. Whether it is the right one is told by sources and storages. */
 export const secretsCheck: Check = {
   name: 'secrets',
+  type: 'system',
+  scope: 'machine',
   needsCatalog: false,
   run: async ({ config }) =>
     [config.secretKey === undefined ? await judge(join(config.stateDir, 'secret.key')) : { subject: 'secret key', level: 'healthy', message: 'given by BACKUPD_SECRET_KEY' }],

@@ -1,20 +1,29 @@
 import { throwIfAborted } from '../errors.js'
+import { chooseTools } from '../postgres/tools.js'
 import { withSql } from '../postgres/sql.js'
 import { findingOf, within, type Check, type Finding, type HealthContext, type SourceTarget } from './check.js'
 import { inspectSource } from './inspect-source.js'
 
 const patience = 20
 
-const look = async (context: HealthContext, { name, connection }: SourceTarget): Promise<Finding[]> => {
+// A server that was upgraded may need newer programs than there are; that shows before the next backup does.
+const lookBriefly = async (context: HealthContext, { connection }: SourceTarget, signal: AbortSignal): Promise<Omit<Finding, 'subject'>> => {
+  const tools = await context.tools()
+  const began = performance.now()
+  const [row] = await withSql(await connection(), { signal }, async (sql) => sql<{ number: number }[]>`SELECT current_setting('server_version_num')::integer AS number`)
+  const latency = Math.round(performance.now() - began)
+  const major = Math.floor((row?.number ?? 0) / 10_000)
+  const { version } = chooseTools(tools, major)
+  return { level: 'healthy', message: `PostgreSQL ${major} answers, backed up with pg_dump ${version}`, metrics: { latency_ms: latency, server_major: major, pg_dump: version } }
+}
+
+const findings = async (context: HealthContext, source: SourceTarget): Promise<Finding[]> => {
+  const { name, connection } = source
   const subject = `source ${name}`
   try {
-    const target = await connection()
     return await within(context, patience, async (signal): Promise<Finding[]> => {
-      if (!context.thorough) {
-        await withSql(target, { signal }, async (sql) => sql`SELECT 1`)
-        return [{ subject, level: 'healthy', message: 'answers' }]
-      }
-      const report = await inspectSource(target, await context.tools(), signal)
+      if (!context.thorough) return [{ subject, ...(await lookBriefly(context, source, signal)) }]
+      const report = await inspectSource(await connection(), await context.tools(), signal)
       const where = `PostgreSQL ${report.server_version}, database ${report.database}`
       const dump = report.pg_dump === undefined ? '' : `, backed up with pg_dump ${report.pg_dump.version}`
       return [
@@ -29,9 +38,14 @@ const look = async (context: HealthContext, { name, connection }: SourceTarget):
   }
 }
 
-/** Every source can be reached; when thorough, also that it can be backed up whole. */
+const look = async (context: HealthContext, source: SourceTarget): Promise<Finding[]> =>
+  (await findings(context, source)).map((finding) => ({ ...finding, target: { type: 'source', id: source.id } }))
+
+/** Every source can be reached, and there is a pg_dump for it; when thorough, also that it can be backed up whole. */
 export const sourcesCheck: Check = {
   name: 'sources',
+  type: 'system',
+  scope: 'shared',
   needsCatalog: false,
   run: async (context) => {
     const targets = await context.sources().catch(async (error: unknown) => {

@@ -33,6 +33,8 @@ const judge = async (path: string): Promise<Finding> => {
 /** The state directory is there or can be made, and only its owner may write to it. */
 export const stateCheck: Check = {
   name: 'state',
+  type: 'system',
+  scope: 'machine',
   needsCatalog: false,
   run: async ({ config }) => [await judge(config.stateDir)],
 }

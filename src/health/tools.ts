@@ -3,6 +3,8 @@ import type { Check } from './check.js'
 /** Client programs of PostgreSQL are there. Whether they are new enough is told for each source. */
 export const toolsCheck: Check = {
   name: 'tools',
+  type: 'system',
+  scope: 'machine',
   needsCatalog: false,
   run: async ({ tools, config }) => {
     const found = await tools()
