@@ -36,13 +36,14 @@ const judgeAge = (schedule: Schedule, { good, running }: Runs, now: Date, dueAft
   const advice = `See "backupd list --schedule ${schedule.name}" and the daemon's log.`
   const metrics = {
     last_good_at: good?.toISOString() ?? null, due_at: due.toISOString(), overdue_seconds: Math.max(0, Math.round((now.getTime() - due.getTime()) / 1000)),
-    last_status: schedule.last_status,
+    last_status: schedule.last_status, overdue: false,
   }
   // What is being made is not missing yet; whether it moves is watched by its worker.
   if (running !== undefined && running >= due) return { level: 'healthy', message: `${last}; a run has been going on since ${time(running)}`, metrics }
-  if (second.getTime() + grace < now.getTime()) return { level: 'critical', message: `${last}, though it was due at ${time(due)} and ${time(second)}`, advice, metrics }
-  if (failed) return { level: 'warning', message: `its last run ended as ${schedule.last_status ?? ''}; ${last}`, advice, metrics }
-  if (due.getTime() + grace < now.getTime()) return { level: 'warning', message: `${last}, though it was due at ${time(due)}`, advice, metrics }
+  if (second.getTime() + grace < now.getTime()) return { level: 'critical', message: `${last}, though it was due at ${time(due)} and ${time(second)}`, advice, metrics: { ...metrics, overdue: true } }
+  const late = due.getTime() + grace < now.getTime()
+  if (failed) return { level: 'warning', message: `its last run ended as ${schedule.last_status ?? ''}; ${last}`, advice, metrics: { ...metrics, overdue: late } }
+  if (late) return { level: 'warning', message: `${last}, though it was due at ${time(due)}`, advice, metrics: { ...metrics, overdue: true } }
   return { level: 'healthy', metrics, message: `${last}; next at ${time(dueAfter(schedule, now))}` }
 }
 

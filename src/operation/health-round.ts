@@ -9,6 +9,7 @@ import { checks, runChecks, type CheckResult } from '../health/registry.js'
 import { redact } from '../secret.js'
 import type { Environment } from './environment.js'
 import { healthContext } from './health.js'
+import { tellOfHealth } from './health-alerts.js'
 
 /** Where removing is not allowed each probe leaves an object behind, so that one a day has to do. Milliseconds. */
 const RARELY = 86_400_000
@@ -49,6 +50,10 @@ export const rowsOf = ({ check, findings, broken, duration }: CheckResult): NewC
     }
   })
 }
+
+// What another machine found out about itself says nothing about this one.
+const ofMachine = (name: string): boolean => checks.find((check) => check.name === name)?.scope === 'machine'
+const hostOf = (worker: string): string => worker.split(':').slice(0, -2).join(':')
 
 /** A result that is not what it was in the round before. */
 export interface Change {
@@ -95,6 +100,7 @@ const record = async (env: Environment, { db }: Catalog, round: Round, before: r
   await db.transaction(async (tx) => {
     await recordStorages(tx, rows)
     await finishRound(tx, round, env.workerId, rows, overallOf(rows), duration)
+    await tellOfHealth(env, tx, rows, before)
   })
   for (const { before: was, now } of changes) {
     const { findings, status } = now ?? { findings: was?.findings ?? [], status: 'healthy' }
@@ -121,7 +127,7 @@ export const healthRound = async (env: Environment, catalog: Catalog, interval: 
   if (round === undefined) return undefined
   const began = performance.now()
   const last = await lastRound(catalog.db)
-  const before = last === undefined ? [] : await resultsOf(catalog.db, last)
+  const before = last === undefined ? [] : (await resultsOf(catalog.db, last)).filter(({ check }) => !ofMachine(check) || hostOf(last.worker) === hostOf(env.workerId))
   const context = healthContext({ config: env.config, log: env.log, signal: env.signal, catalog: () => Promise.resolve(catalog), thorough: false, probing: probingAfter(before) })
   const results = await runChecks(context)
   await record(env, catalog, round, before, results, (performance.now() - began) / 1000)
