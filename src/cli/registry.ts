@@ -35,6 +35,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'pin', summary: 'keep a backup whatever its age', load: () => import('./pin.js') },
   { name: 'unpin', summary: 'let retention decide about a backup again', load: () => import('./unpin.js') },
   { name: 'status', summary: 'daemons, running work, next runs and last results', load: () => import('./status.js') },
+  { name: 'health', summary: 'whether backups are taken, kept and whole', load: () => import('./health.js') },
   { name: 'doctor', summary: 'look at everything a backup needs', load: () => import('./doctor.js') },
   { name: 'audit', summary: 'what happened: the audit trail and its check', load: () => import('./audit.js') },
 ]

@@ -21,6 +21,7 @@ import { createPulse, type Pulse } from './pulse.js'
 import { createReaper } from './reap.js'
 import { createRestores, type Restores } from './restores.js'
 import { queueRetry, STOPPED } from './retry.js'
+import { scrub } from './scrub.js'
 import { serviceManager, type ServiceManager } from './systemd.js'
 import { createTally, type Tally } from './tally.js'
 import { createUpkeep } from './upkeep.js'
@@ -99,6 +100,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
     try {
       await task()
     } catch (error) {
+      if (signal.aborted) return
       if (!isUnreachable(error)) throw error
       pulse.failed(error)
     }
@@ -110,6 +112,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   periodic.every(options.refresh, 'figures', whenReachable(refresh))
   const check = async (): Promise<void> => monitor.setChecks(await lookAtEverything(env, catalog, options.check))
   periodic.every(options.check, 'health', whenReachable(check))
+  periodic.every(options.check, 'scrub', whenReachable(() => scrub(env, work)))
   periodic.every(60, 'leftovers', whenReachable(() => reaper.sweepLeftovers()))
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))
   const upkeep = createUpkeep(env)

@@ -92,7 +92,10 @@ export const findingOf = (subject: string, error: unknown, level: Level = 'criti
 
 /** Runs `work` for at most `seconds`; then it is aborted and no more waited for, and this fails with `health.timeout`. */
 export const within = async <T>({ signal }: Pick<HealthContext, 'signal'>, seconds: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> => {
-  const limit = AbortSignal.timeout(seconds * 1000)
+  const over = new AbortController()
+  const limit = over.signal
+  // Not AbortSignal.timeout, which lets the process end while it is waited for.
+  const timer = setTimeout(() => over.abort(), seconds * 1000)
   const either = AbortSignal.any([signal, limit])
   const stopped = new Promise<never>((_, reject) => {
     either.addEventListener('abort', () => reject(abortError(either)), { once: true })
@@ -103,6 +106,8 @@ export const within = async <T>({ signal }: Pick<HealthContext, 'signal'>, secon
     if (signal.aborted) throw abortError(signal)
     if (!limit.aborted) throw error
     throw new BackupdError('health.timeout', `no answer within ${seconds} s`, { retryable: true, cause: error, hint: 'Check the network and the load of the server.' })
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -60,7 +60,7 @@ export interface CheckResult {
 
 type Findings = Pick<CheckResult, 'findings' | 'broken'>
 
-const findingsOf = async (check: Check, context: HealthContext): Promise<Findings> => {
+const findingsOf = async (check: Check, context: HealthContext, patience: number): Promise<Findings> => {
   if (check.needsCatalog) {
     try {
       await context.catalog()
@@ -70,21 +70,21 @@ const findingsOf = async (check: Check, context: HealthContext): Promise<Finding
     }
   }
   try {
-    return { broken: false, findings: await within(context, PATIENCE, (signal) => check.run({ ...context, signal })) }
+    return { broken: false, findings: await within(context, patience, (signal) => check.run({ ...context, signal })) }
   } catch (error) {
     throwIfAborted(context.signal)
     return { broken: true, findings: [{ subject: check.name, level: 'critical', message: catalogReason(error), ...(error instanceof BackupdError && error.hint !== undefined ? { advice: error.hint } : {}) }] }
   }
 }
 
-/** Runs one check; fails only when it is aborted. */
-export const runCheck = async (check: Check, context: HealthContext): Promise<CheckResult> => {
+/** Runs one check for at most `patience` seconds; fails only when it is aborted. */
+export const runCheck = async (check: Check, context: HealthContext, patience = PATIENCE): Promise<CheckResult> => {
   const checkedAt = new Date()
   const began = performance.now()
-  const { findings, broken } = await findingsOf(check, context)
+  const { findings, broken } = await findingsOf(check, context, patience)
   return { check: check.name, level: worst(findings.map(({ level }) => level)), findings, broken, checkedAt, duration: performance.now() - began }
 }
 
 /** Runs all checks at a time, and gives their results in the order of `chosen`. */
-export const runChecks = (context: HealthContext, chosen: readonly Check[] = checks): Promise<CheckResult[]> =>
-  Promise.all(chosen.map((check) => runCheck(check, context)))
+export const runChecks = (context: HealthContext, chosen: readonly Check[] = checks, patience = PATIENCE): Promise<CheckResult[]> =>
+  Promise.all(chosen.map((check) => runCheck(check, context, patience)))

@@ -84,6 +84,12 @@ const probingAfter = (before: readonly RecordedCheck[]): HealthContext['probing'
   return { write: false, seen: Object.fromEntries(['probed_at', 'connect', 'write', 'read', 'list', 'remove'].flatMap((key) => (typeof seen?.[key] === 'string' ? [[key, seen[key]]] : []))) as Finding['metrics'] }
 }
 
+/** Whether probes may be written, by what the last recorded round saw. */
+export const probingNow = async (db: Db): Promise<HealthContext['probing']> => {
+  const last = await lastRound(db)
+  return probingAfter(last === undefined ? [] : await resultsOf(db, last))
+}
+
 // Notes in each storage's row what was found, for whoever reads the shared table.
 const recordStorages = async (tx: Db, rows: readonly NewCheck[]): Promise<void> => {
   for (const { check, target, status, findings } of rows) {
@@ -91,7 +97,8 @@ const recordStorages = async (tx: Db, rows: readonly NewCheck[]): Promise<void> 
   }
 }
 
-const overallOf = (rows: readonly NewCheck[]): HealthStatus =>
+/** The worst of all; what could not be checked is worse than a warning. */
+export const overallOf = (rows: readonly Pick<NewCheck, 'status'>[]): HealthStatus =>
   rows.some(({ status }) => status === 'critical') ? 'critical' : rows.some(({ status }) => status === 'error') ? 'error' : rows.some(({ status }) => status === 'warning') ? 'warning' : 'healthy'
 
 const record = async (env: Environment, { db }: Catalog, round: Round, before: readonly RecordedCheck[], results: readonly CheckResult[], duration: number): Promise<void> => {

@@ -1,4 +1,5 @@
 import { writeAudit } from '../audit/audit.js'
+import type { Db } from '../catalog/connect.js'
 import { updateExecution, type Execution, type NewExecution } from '../catalog/executions.js'
 import { notifyWork } from '../catalog/notifications.js'
 import { refreshStorageTotals } from '../catalog/storages.js'
@@ -10,8 +11,12 @@ import type { Tracker } from './progress.js'
 import { checkBackup, type VerificationOutcome } from './verification.js'
 import type { Verification, VerifyLevel } from './verify.js'
 
-const record = (env: Environment, execution: Execution, outcome: VerificationOutcome): Promise<Execution> =>
+/** Writes the result of a verification into the row and the audit trail. Undefined, and nothing is written, when `allowed` says no in the same transaction. */
+export const recordVerification = (
+  env: Environment, execution: Execution, outcome: VerificationOutcome, allowed: (tx: Db) => Promise<boolean> = () => Promise.resolve(true),
+): Promise<Execution | undefined> =>
   env.catalog.db.transaction(async (tx) => {
+    if (!(await allowed(tx))) return undefined
     // What is missing of a backup that is being deleted meanwhile is no damage.
     await holdBackup(tx, execution)
     // A backup that is found whole again (its storage was repaired) loses the error that a verification gave it, and no other.
@@ -33,9 +38,9 @@ export const verifyExecution = async (env: Environment, execution: Execution, tr
   const storage = await openStorageRow(env, await storageRow(env, execution.storage_backend_id))
   try {
     const outcome = await checkBackup(env, { execution, storage, tracker, signal: env.signal, ...(level === undefined ? {} : { level }) })
-    const row = await record(env, execution, outcome)
+    const row = await recordVerification(env, execution, outcome)
     if (outcome.error !== undefined) throw outcome.error
-    if (outcome.verification === undefined) throw new BackupdError('internal', 'the verification has no result')
+    if (row === undefined || outcome.verification === undefined) throw new BackupdError('internal', 'the verification has no result')
     return { row, verification: outcome.verification }
   } finally {
     await storage.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
