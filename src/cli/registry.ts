@@ -34,6 +34,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'retention', summary: 'what is deleted by the policies, and why', load: () => import('./retention.js') },
   { name: 'pin', summary: 'keep a backup whatever its age', load: () => import('./pin.js') },
   { name: 'unpin', summary: 'let retention decide about a backup again', load: () => import('./unpin.js') },
+  { name: 'notify', summary: 'who is told when something goes wrong', load: () => import('./notify.js') },
   { name: 'status', summary: 'daemons, running work, next runs and last results', load: () => import('./status.js') },
   { name: 'health', summary: 'whether backups are taken, kept and whole', load: () => import('./health.js') },
   { name: 'doctor', summary: 'look at everything a backup needs', load: () => import('./doctor.js') },

@@ -5,6 +5,7 @@ import type { Environment } from '../operation/environment.js'
 import { runExecution } from '../operation/execution.js'
 import type { Tracker } from '../operation/progress.js'
 import type { Context } from './context.js'
+import { flushAlerts } from './flush-alerts.js'
 import { followExecution } from './follow.js'
 import { showProgress } from './progress.js'
 
@@ -21,5 +22,6 @@ export const runHere = async (context: Context, env: Environment, id: number, ex
     return followExecution(context, env, id, expected)
   } finally {
     await leave()
+    await flushAlerts(context, env)
   }
 }

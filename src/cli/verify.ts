@@ -5,6 +5,7 @@ import { verifyExecution } from '../operation/reverify.js'
 import { verifyLevels, type VerifyLevel } from '../operation/verify.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
+import { flushAlerts } from './flush-alerts.js'
 import { bytes } from './output.js'
 import { showProgress } from './progress.js'
 
@@ -19,7 +20,10 @@ export const define = (command: Command, run: Run): void => {
         const execution = needBackup(await needExecution(env, reference))
         const tracker = createTracker()
         const stop = showProgress(context.out, () => tracker.progress, undefined)
-        const { row, verification } = await verifyExecution(env, execution, tracker, options.level).finally(stop)
+        const { row, verification } = await verifyExecution(env, execution, tracker, options.level).finally(async () => {
+          stop()
+          await flushAlerts(context, env)
+        })
         context.out.result(
           { execution_id: row.id, backup_id: row.backup_id, status: row.status, verification_status: row.verification_status, verified_at: row.verified_at, ...verification },
           () => `backup ${row.backup_id} is whole: ${verification.parts} parts, ${bytes(verification.bytes)} read back, level ${verification.level}`,

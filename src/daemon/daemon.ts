@@ -3,6 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Catalog } from '../catalog/connect.js'
 import { catalogReason, isUnreachable } from '../catalog/failures.js'
 import { listenForWork } from '../catalog/notifications.js'
+import { trimNotifications } from '../catalog/outbox.js'
 import { sweepWorkers } from '../catalog/workers.js'
 import type { Config } from '../config.js'
 import { BackupdError, messageOf } from '../errors.js'
@@ -10,6 +11,7 @@ import { startHttp } from '../http/server.js'
 import type { Log } from '../log.js'
 import { newWorkerId, type Environment } from '../operation/environment.js'
 import { version } from '../version.js'
+import { createAlerts } from './alerts.js'
 import { lookAtEverything } from './checks.js'
 import { createLoop } from './loop.js'
 import { createMonitor } from './monitor.js'
@@ -26,6 +28,9 @@ import { serviceManager, type ServiceManager } from './systemd.js'
 import { createTally, type Tally } from './tally.js'
 import { createUpkeep } from './upkeep.js'
 import { createWork, type Work } from './work.js'
+
+/** What was sent, or given up, is kept for so many days. */
+const KEEP_ALERTS = 30
 
 export interface DaemonStart {
   config: Config
@@ -77,7 +82,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   const env: Environment = {
     config, catalog, log, workerId: newWorkerId(), signal,
     actor: { username: 'backupd', host: hostname() },
-    ended: async (tx, execution) => void (await queueRetry(env, tx, execution, options.retryDelay)),
+    ended: async (tx, execution) => (await queueRetry(env, tx, execution, options.retryDelay)) !== undefined,
   }
   const work = createWork(env, options.perform, { ended: (run, error) => tally.ended(run, error) })
   const restores = createRestores(env)
@@ -87,6 +92,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   const presence = createPresence(env, 'daemon')
   const details = (): unknown => ({ running: work.running.size, concurrency: config.concurrency, http: address })
   const loop = createLoop({ env, options, work, restores, reaper, presence, pulse, details })
+  const alerts = createAlerts(env)
   monitor.watch(work)
   log.info({ worker: env.workerId, catalog: catalog.description, embedded: catalog.embedded }, 'the catalog is open')
 
@@ -117,8 +123,11 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))
   const upkeep = createUpkeep(env)
   periodic.every(options.upkeep, 'upkeep', whenReachable(() => upkeep.run()))
+  // Word of a new alert may be missed, and what a receiver did not take is tried again.
+  periodic.every(options.alerts, 'alerts', whenReachable(async () => alerts.wake()))
+  periodic.every(3600, 'old alerts', whenReachable(() => trimNotifications(catalog.db, KEEP_ALERTS)))
   // The driver listens again after every lost connection; closing the catalog ends it.
-  listenForWork(catalog.sql, (notification) => loop.heard(notification), () => loop.look())
+  listenForWork(catalog.sql, (notification) => (notification.kind === 'alert' ? alerts.wake() : loop.heard(notification)), () => loop.look())
     .catch((error: unknown) => log.warn({ error: catalogReason(error) }, 'not listening for notifications yet'))
   loop.look()
   await monitor.refresh(catalog.db).catch((error: unknown) => pulse.failed(error))
@@ -136,6 +145,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   await drain(around, work, restores)
   periodic.stop()
   await Promise.race([kept, wait(options.cleanUp, undefined, { ref: false })])
+  await alerts.stop()
   await presence.leave()
 }
 

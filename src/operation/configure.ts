@@ -11,7 +11,7 @@ export interface About {
   /** Such as `schedule.created`. */
   event: string
   action: AuditAction
-  type: 'source' | 'storage' | 'schedule' | 'key' | 'policy'
+  type: 'source' | 'storage' | 'schedule' | 'key' | 'policy' | 'notifier'
   name: string
   risk?: RiskLevel
 }

@@ -12,6 +12,7 @@ import { withWarnings } from '../catalog/warnings.js'
 import { BackupdError, messageOf } from '../errors.js'
 import type { Storage } from '../storage/storage.js'
 import { version } from '../version.js'
+import { alertEnd } from './alerts.js'
 import type { StoredBackup } from './backup.js'
 import { noteCopyFailure, queueCopy } from './copy-queue.js'
 import { discardStored } from './discard-stored.js'
@@ -103,7 +104,8 @@ export const afterEnd = async (env: Environment, tx: Db, row: Execution): Promis
   if (row.schedule_id !== null && !isCopy(row)) await recordRun(tx, row.schedule_id, row.status as ExecutionStatus, row.started_at)
   await noteCopyFailure(tx, row)
   await queueCopy(env, tx, row)
-  await env.ended?.(tx, row)
+  const again = (await env.ended?.(tx, row)) ?? false
+  await alertEnd(env, tx, row, again)
   await refreshStorageTotals(tx, row.storage_backend_id)
   await notifyWork(tx, { kind: 'execution', id: row.id })
 }

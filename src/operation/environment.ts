@@ -21,8 +21,8 @@ export interface Environment {
   workerId: string
   /** Asks the operation to end cleanly. */
   signal: AbortSignal
-  /** Called in the transaction that ends an execution, such as to queue the next attempt. */
-  ended?: (tx: Db, execution: Execution) => Promise<void>
+  /** Called in the transaction that ends an execution, to queue the next attempt; tells whether there will be one. */
+  ended?: (tx: Db, execution: Execution) => Promise<boolean>
 }
 
 /** A worker's name, unique for ever: host, process and chance, because hosts and process numbers come again. */

@@ -5,6 +5,7 @@ import { scheduleById } from '../catalog/schedules.js'
 import type { StorageRow } from '../catalog/storages.js'
 import { BackupdError, messageOf } from '../errors.js'
 import type { Storage } from '../storage/storage.js'
+import { alertStart } from './alerts.js'
 import { backup } from './backup.js'
 import { produceCopy } from './copy.js'
 import { failRun, leaseAnswer, settleRun, type Running, type Stored } from './ending.js'
@@ -98,6 +99,7 @@ export const runClaimed = async (outer: Environment, execution: Execution, { onT
   const lease = keepLease(() => leaseAnswer(env, execution.id, tracker.progress), env.signal, log)
   const running: Running = { env, execution, tracker, lease }
   try {
+    await alertStart(env, env.catalog.db, execution)
     const stored = await (what === 'copy' ? produceCopy(running) : produceBackup(running, given))
     try {
       const row = await settleRun(running, stored)

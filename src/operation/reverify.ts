@@ -2,8 +2,10 @@ import { writeAudit } from '../audit/audit.js'
 import type { Db } from '../catalog/connect.js'
 import { updateExecution, type Execution, type NewExecution } from '../catalog/executions.js'
 import { notifyWork } from '../catalog/notifications.js'
+import type { ExecutionStatus } from '../catalog/statuses.js'
 import { refreshStorageTotals } from '../catalog/storages.js'
 import { BackupdError, messageOf } from '../errors.js'
+import { alertVerified } from './alerts.js'
 import type { Environment } from './environment.js'
 import { holdBackup } from './expiring.js'
 import { openStorageRow, storageRow } from './sources.js'
@@ -25,6 +27,7 @@ export const recordVerification = (
     if (row === undefined) throw new BackupdError('execution.not_found', `execution ${execution.id} was removed meanwhile`, { kind: 'notFound' })
     await refreshStorageTotals(tx, row.storage_backend_id)
     await notifyWork(tx, { kind: 'execution', id: row.id })
+    await alertVerified(env, tx, execution.status as ExecutionStatus, row)
     await writeAudit(tx, {
       event_type: 'backup.verified', event_category: 'backup', action: 'execute', status: outcome.error === undefined ? 'success' : 'failure',
       actor: env.actor, resource: { type: 'backup_execution', id: row.id, name: row.backup_id },

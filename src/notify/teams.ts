@@ -1,0 +1,39 @@
+import { z } from 'zod'
+import type { ChannelKind, Message } from './channel.js'
+import { url } from './fields.js'
+import { post } from './http.js'
+import { cut, factsOf, signOf } from './wording.js'
+
+const schema = z.object({ url })
+
+const titleColour = ({ severity }: Message): string => ({ critical: 'Attention', warning: 'Warning', info: 'Good' })[severity]
+
+// A text block knows some Markdown; links are the part that could mislead.
+const escaped = (text: string): string => text.replaceAll(/[[\]*]/g, '\\$&')
+
+const card = (message: Message): unknown => ({
+  $schema: 'http://adaptivecards.io/schemas/adaptive-card.json',
+  type: 'AdaptiveCard',
+  version: '1.4',
+  body: [
+    { type: 'TextBlock', text: `${signOf(message)} ${escaped(message.title)}`, weight: 'Bolder', size: 'Medium', color: titleColour(message), wrap: true },
+    { type: 'TextBlock', text: escaped(cut(message.message, 2500)), wrap: true },
+    { type: 'FactSet', facts: factsOf(message).map(([title, value]) => ({ title, value: escaped(value) })) },
+  ],
+})
+
+/** An Adaptive Card for the webhook of a Microsoft Teams workflow (https://adaptivecards.io/explorer/AdaptiveCard.html). */
+export const teamsChannel: ChannelKind = {
+  type: 'teams',
+  configSchema: schema,
+  secretFields: ['url'],
+  open: (config) => {
+    const { url: target } = schema.parse(config)
+    return {
+      send: (message, { signal }) => post({
+        url: target, signal,
+        body: JSON.stringify({ type: 'message', attachments: [{ contentType: 'application/vnd.microsoft.card.adaptive', contentUrl: null, content: card(message) }] }),
+      }),
+    }
+  },
+}
