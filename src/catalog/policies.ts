@@ -7,7 +7,8 @@ export type PolicyRow = typeof backupRetentionPolicies.$inferSelect
 export type NewPolicy = typeof backupRetentionPolicies.$inferInsert
 
 // What is no policy any more, or never was one, stays in the table only because the history of its cleanups refers to it.
-const given = sql`coalesce(policy_rules::jsonb ->> 'removed_at', policy_rules::jsonb ->> 'automatic') IS NULL`
+/** That a row is a policy that somebody gave and nobody removed. */
+export const given = sql`coalesce(policy_rules::jsonb ->> 'removed_at', policy_rules::jsonb ->> 'automatic') IS NULL`
 
 /** All policies, by name. */
 export const listPolicies = (db: Db): Promise<PolicyRow[]> =>

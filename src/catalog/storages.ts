@@ -1,6 +1,7 @@
-import { asc, count, eq, or, sql } from 'drizzle-orm'
+import { and, asc, count, eq, not, or, sql } from 'drizzle-orm'
 import type { Db } from './connect.js'
 import { insertNamed, onlyOne } from './names.js'
+import { given } from './policies.js'
 import { backupCleanupHistory, backupExecutions, backupRetentionPolicies, backupSchedules, storageBackendConfigs } from './schema.js'
 
 export type StorageRow = typeof storageBackendConfigs.$inferSelect
@@ -57,12 +58,12 @@ export interface StorageUses {
   cleanups: number
 }
 
-/** What refers to a storage. With any of it, removing fails. */
+/** What refers to a storage. With any of it but cleanups, removing fails. */
 export const usesOfStorage = async (db: Db, id: number): Promise<StorageUses> => {
   const schedules = await db.select({ name: backupSchedules.name }).from(backupSchedules)
     .where(or(eq(backupSchedules.storage_backend_id, id), eq(backupSchedules.copy_to, id))).orderBy(asc(backupSchedules.name))
   const policies = await db.select({ name: backupRetentionPolicies.name }).from(backupRetentionPolicies)
-    .where(eq(backupRetentionPolicies.storage_backend_id, id)).orderBy(asc(backupRetentionPolicies.name))
+    .where(and(eq(backupRetentionPolicies.storage_backend_id, id), given)).orderBy(asc(backupRetentionPolicies.name))
   const [executions] = await db.select({ n: count() }).from(backupExecutions).where(eq(backupExecutions.storage_backend_id, id))
   const [cleanups] = await db.select({ n: count() }).from(backupCleanupHistory).where(eq(backupCleanupHistory.storage_backend_id, id))
   return {
@@ -73,6 +74,10 @@ export const usesOfStorage = async (db: Db, id: number): Promise<StorageUses> =>
   }
 }
 
-/** Removes a storage that nothing refers to. */
-export const removeStorage = async (db: Db, id: number): Promise<StorageRow | undefined> =>
-  (await db.delete(storageBackendConfigs).where(eq(storageBackendConfigs.id, id)).returning())[0]
+/** Removes a storage that nothing refers to but the history of its cleanups, which goes with it; what they deleted stays in the audit trail. */
+export const removeStorage = (db: Db, id: number): Promise<StorageRow | undefined> =>
+  db.transaction(async (tx) => {
+    await tx.delete(backupCleanupHistory).where(eq(backupCleanupHistory.storage_backend_id, id))
+    await tx.delete(backupRetentionPolicies).where(and(eq(backupRetentionPolicies.storage_backend_id, id), not(given)))
+    return (await tx.delete(storageBackendConfigs).where(eq(storageBackendConfigs.id, id)).returning())[0]
+  })

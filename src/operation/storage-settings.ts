@@ -110,10 +110,10 @@ export const addStorage = async (env: Environment, settings: NewStorageSettings)
 /** Removes a storage that nothing refers to, in a transaction. Fails with `storage.in_use`. */
 export const removeUnusedStorage = async (tx: Db, row: StorageRow): Promise<Changed<StorageRow>> => {
   const { schedules, policies, executions, cleanups } = await usesOfStorage(tx, row.id)
-  const uses = [...named(schedules, 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution'), ...counted(cleanups, 'cleanup')]
+  const uses = [...named(schedules, 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution')]
   refuseInUse('storage', row.name, uses, `Remove these first, or switch it off with "backupd storage disable ${row.name}".`)
   await removeStorage(tx, row.id)
-  return { result: storageView(row), id: row.id, before: storageView(row) }
+  return { result: storageView(row), id: row.id, before: storageView(row), data: { cleanups_removed: cleanups } }
 }
 
 /** Removes a storage that nothing refers to. Fails with `storage.unknown` and `storage.in_use`. */

@@ -6,7 +6,7 @@ import { executionById, latestExecution, newestGoodBackups, type Execution } fro
 import { exclusively } from '../../src/catalog/exclusive.js'
 import { holdExecution, markExpiring } from '../../src/catalog/expiry.js'
 import { insertRecovery } from '../../src/catalog/recoveries.js'
-import { needStorage } from '../../src/operation/storage-settings.js'
+import { dropStorage, needStorage } from '../../src/operation/storage-settings.js'
 import { createUpkeep } from '../../src/daemon/upkeep.js'
 import { requestCopy } from '../../src/operation/copy-queue.js'
 import { applyRetention, type CleanupReport } from '../../src/operation/expire.js'
@@ -138,6 +138,9 @@ t.test('without a policy the history says so, and a storage that is away does no
     { name: 'without a policy: disk', is_active: false, deleted: 2 }, { name: 'without a policy: other', is_active: false, deleted: 0 }])
   t.match(await history(world), [{ status: 'completed', evaluated: 5, deleted: 2, kept: 3 }, { status: 'failed', evaluated: 4, deleted: 0, kept: 4 }])
   t.notOk(existsSync(other))
+  await world.sql('DELETE FROM backup_executions WHERE storage_backend_id = 2')
+  t.equal((await dropStorage(world.env, 'other')).name, 'other', 'a history of cleanups does not hold a storage')
+  t.match(await history(world), [{ evaluated: 5 }])
 })
 
 t.test('a restore that begins while retention runs is seen, or fails before it begins', async (t) => {
