@@ -132,7 +132,10 @@ export const zstd: Codec = {
   compressor: async ({ level: wanted, concurrency }) => {
     const level = checkedLevel(zstd, wanted)
     const native = zstdNative
-    if (native !== undefined) return { compress: (frame) => native.compress(frame, level), close: () => Promise.resolve() }
+    if (native !== undefined) {
+      const frames = native.compressor(level)
+      return { compress: frames.compress, close: async () => frames.close() }
+    }
     const pool = createPool(concurrency, threadScript, workInWasm)
     return { compress: (bytes) => pool.run({ work: { level }, input: bytes, room: compressBound(bytes.length) }), close: () => pool.close() }
   },
