@@ -3,6 +3,7 @@ import { readConfig } from '../config.js'
 import { catalogFailure, sqlStateOf } from '../catalog/failures.js'
 import { BackupdError, messageOf } from '../errors.js'
 import { createLog } from '../log.js'
+import { removeAbandonedFolders } from '../postgres/private-folder.js'
 import type { Context } from './context.js'
 import type { Output } from './output.js'
 
@@ -18,6 +19,8 @@ interface Surroundings {
 export const withContext = async ({ env, out, signal, urgent, stderr }: Surroundings, action: (context: Context) => Promise<void>): Promise<void> => {
   const config = readConfig(env)
   const log = createLog({ level: config.logLevel ?? 'warn', stream: stderr, human: true })
+  // What a killed process left, such as the copy of an archive, may be large.
+  for (const folder of await removeAbandonedFolders()) log.info({ folder }, 'removed what a process that was killed had left')
   let opening: Promise<Catalog> | undefined
   const catalog = (): Promise<Catalog> =>
     (opening ??= openCatalog({ databaseUrl: config.databaseUrl, stateDir: config.stateDir, log, signal }))

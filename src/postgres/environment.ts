@@ -1,7 +1,7 @@
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { connectTimeout, type Connection } from './connection.js'
+import { makePrivateFolder } from './private-folder.js'
 
 /** What a tool of PostgreSQL is started with, so that nothing about the connection is on its command line. */
 export interface ToolEnvironment {
@@ -28,37 +28,9 @@ const variables: Record<string, string> = {
 // PostgreSQL manual, "The Password File": a backslash and a colon are written with a backslash before.
 const passfileLine = (password: string): string => `*:*:*:*:${password.replace(/[\\:]/g, '\\$&')}\n`
 
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH'
-  }
-}
-
-// Another container may share the folder and not the process numbers, so what is new is let be.
-const OLD = 3_600_000
-
-/** Removes the password files of processes that were killed. */
-const sweepLeftovers = async (): Promise<void> => {
-  for (const name of await readdir(tmpdir()).catch(() => [])) {
-    const pid = /^backupd-pass-(\d+)-/.exec(name)?.[1]
-    if (pid === undefined || isAlive(Number(pid))) continue
-    const path = join(tmpdir(), name)
-    const found = await stat(path).catch(() => undefined)
-    if (found === undefined || found.uid !== process.getuid?.() || Date.now() - found.mtimeMs < OLD) continue
-    await rm(path, { recursive: true, force: true }).catch(() => undefined)
-  }
-}
-
-let swept: Promise<void> | undefined
-
 /** PG* variables and a 0600 password file in a private folder, for one or more tools; call `dispose` when the last one has ended. */
 export const toolEnvironment = async (connection: Connection): Promise<ToolEnvironment> => {
-  // mkdtemp makes the folder with mode 0700.
-  await (swept ??= sweepLeftovers())
-  const dir = await mkdtemp(join(tmpdir(), `backupd-pass-${process.pid}-`))
+  const dir = await makePrivateFolder('pass')
   const passfile = join(dir, 'passfile')
   const dispose = () => rm(dir, { recursive: true, force: true }).catch(() => undefined)
   try {

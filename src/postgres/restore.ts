@@ -1,6 +1,5 @@
 import { createWriteStream } from 'node:fs'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -10,6 +9,7 @@ import { chooseEntries } from './choice.js'
 import type { Connection } from './connection.js'
 import { conninfo, type Section } from './dump.js'
 import { toolEnvironment } from './environment.js'
+import { makePrivateFolder } from './private-folder.js'
 import { feedTool, toolText, type Tool } from './process.js'
 import type { DanglingKey } from './selection.js'
 import { readContents } from './toc.js'
@@ -80,7 +80,7 @@ export const restoreArchive = async (options: RestoreOptions): Promise<RestoreRe
   const { connection, tools, signal, inPlace = false } = options
   const jobs = inPlace ? 1 : (options.jobs ?? 1)
   const { contents, whole } = await readContents(options.source)
-  const dir = await mkdtemp(join(options.spoolDir ?? tmpdir(), 'backupd-restore-'))
+  const dir = await makePrivateFolder('restore', options.spoolDir)
   const environment = await toolEnvironment(connection)
   try {
     const { ids, warnings } = chooseEntries(contents, {

@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { programPath } from '../support/cli.js'
 import { databaseContent } from '../support/content.js'
 import { startPostgres } from '../support/postgres-server.js'
+import { tempDir } from '../support/temp.js'
 import { createWorld, type ShownExecution, type World } from './world.js'
 
 interface ShownRecovery {
@@ -141,4 +143,23 @@ t.test('a daemon that runs does the restore', async (t) => {
   t.same(await databaseContent(world.server.url('by_command')), before)
   daemon.kill('SIGTERM')
   t.equal(await ended, 0)
+})
+
+t.test('killed with the copy of an archive on the disk: the next command clears it away', async (t) => {
+  const world = await createWorld(t)
+  await backedUp(world)
+  const TMPDIR = tempDir(t, 'spool')
+  const env = {
+    PATH: process.env['PATH'] ?? '', HOME: world.stateDir, TMPDIR, BACKUPD_STATE_DIR: world.stateDir, BACKUPD_DATABASE_URL: world.server.url('catalog'),
+    BACKUPD_SOURCE_URL: world.server.url('shop'),
+  }
+  const spooled = (): string[] => readdirSync(TMPDIR).filter((name) => name.startsWith('backupd-restore-'))
+  const restoring = spawn(process.execPath, [programPath(), 'restore', 'latest:s', '--into', 'killed', '--jobs', '2'], { env, stdio: 'ignore' })
+  const ended = new Promise<NodeJS.Signals | null>((resolve) => restoring.on('close', (_, signal) => resolve(signal)))
+  for (let waited = 0; spooled().length === 0 && restoring.exitCode === null && waited < 30_000; waited += 1) await sleep(2)
+  restoring.kill('SIGKILL')
+  t.equal(await ended, 'SIGKILL')
+  t.equal(spooled().length, 1, 'it was killed with its copy on the disk')
+  await world.ok(['list'], { env: { TMPDIR } })
+  t.same(readdirSync(TMPDIR).filter((name) => name.startsWith('backupd-')), [], 'nothing is left of it')
 })
