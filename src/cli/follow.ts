@@ -1,11 +1,11 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { executionById, followUp, leaseOver, type Execution } from '../catalog/executions.js'
-import { isUnreachable } from '../catalog/failures.js'
+import { catalogReason, isUnreachable } from '../catalog/failures.js'
 import { jsonObject } from '../catalog/json.js'
 import { listenForWork } from '../catalog/notifications.js'
 import { liveWorkers } from '../catalog/workers.js'
 import { liveExecutionStatuses } from '../catalog/statuses.js'
-import { BackupdError, abortError, messageOf } from '../errors.js'
+import { BackupdError, abortError } from '../errors.js'
 import { askToCancel } from '../operation/cancel.js'
 import type { Environment } from '../operation/environment.js'
 import { recordedError } from '../operation/failure.js'
@@ -35,7 +35,7 @@ const patientRow = async (context: Context, env: Environment, id: number): Promi
       throw new BackupdError('execution.not_found', `execution ${id} was removed`, { kind: 'notFound' })
     } catch (error) {
       if (!isUnreachable(error) || performance.now() - since > PATIENCE) throw error
-      env.log.warn({ error: messageOf(error) }, 'the catalog cannot be reached, trying again')
+      env.log.warn({ error: catalogReason(error) }, 'the catalog cannot be reached, trying again')
     }
   }
 }

@@ -25,7 +25,10 @@ const catalogEntry = (pulse: Pulse, now: number): HealthEntry => {
   const entry = { name: 'catalog', checkedAt: pulse.lastAnswer ?? pulse.since }
   if (pulse.catalog === 'reachable') return { ...entry, status: 'healthy', message: 'the catalog answers' }
   const away = now - (pulse.catalog === 'waiting' ? pulse.since : (pulse.lastAnswer ?? pulse.since))
-  return { ...entry, checkedAt: now, status: away > OUTAGE ? 'critical' : 'warning', message: `the catalog has not answered for ${seconds(away)}` }
+  const status = away > OUTAGE ? 'critical' : 'warning'
+  // Which error it is names tables, and this is read by everybody.
+  const message = pulse.catalog === 'failing' ? `the catalog has answered with nothing but errors for ${seconds(away)}; the log says which` : `the catalog has not answered for ${seconds(away)}`
+  return { ...entry, checkedAt: now, status, message }
 }
 
 const schedulerEntry = (pulse: Pulse, live: boolean, now: number): HealthEntry => ({

@@ -1,5 +1,6 @@
 import { claimNextRecovery, type Recovery } from '../catalog/recoveries.js'
-import { type BackupdError, messageOf } from '../errors.js'
+import { catalogReason } from '../catalog/failures.js'
+import type { BackupdError } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
 import { runQueuedRecovery } from '../operation/recovery.js'
 
@@ -37,7 +38,7 @@ export const createRestores = (env: Environment): Restores => {
         // It is in its row and in the log.
       }
       slot = undefined
-      void fill().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'the restores cannot be read, trying again'))
+      void fill().catch((error: unknown) => env.log.warn({ error: catalogReason(error) }, 'the restores cannot be read, trying again'))
     }
     slot = { recovery, controller, done: Promise.resolve() }
     slot.done = carry()

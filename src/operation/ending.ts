@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm'
 import { writeAudit } from '../audit/audit.js'
 import type { Db } from '../catalog/connect.js'
 import { executionById, type Execution, type NewExecution } from '../catalog/executions.js'
+import { catalogReason } from '../catalog/failures.js'
 import { clock } from '../catalog/leases.js'
 import { notifyWork } from '../catalog/notifications.js'
 import { finish, release, renewLease, transition, updateProgress } from '../catalog/queue.js'
@@ -9,7 +10,7 @@ import { lockSchedule, recordRun } from '../catalog/schedules.js'
 import type { ExecutionStatus } from '../catalog/statuses.js'
 import { refreshStorageTotals } from '../catalog/storages.js'
 import { withWarnings } from '../catalog/warnings.js'
-import { BackupdError, messageOf } from '../errors.js'
+import { BackupdError } from '../errors.js'
 import type { Storage } from '../storage/storage.js'
 import { version } from '../version.js'
 import { alertEnd } from './alerts.js'
@@ -144,7 +145,7 @@ export const failRun = async ({ env, execution, tracker }: Running, storage: Sto
     },
   }, { code: details['code'], stage: details['stage'] }).catch((secondary: unknown) => {
     // The first error is the one to tell; the row's lease runs out, and another worker ends it.
-    env.log.error({ execution: execution.id, error: messageOf(secondary) }, 'the failure could not be recorded')
+    env.log.error({ execution: execution.id, error: catalogReason(secondary) }, 'the failure could not be recorded')
   })
 }
 

@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
-import { BackupdError, messageOf } from '../errors.js'
+import { catalogReason } from '../catalog/failures.js'
+import { BackupdError } from '../errors.js'
 import type { Log } from '../log.js'
 
 /** What the catalog says when a lease is renewed: still ours, ours but somebody asked to cancel, or somebody else's. */
@@ -40,7 +41,7 @@ export const keepLease = (renew: () => Promise<LeaseAnswer>, outer: AbortSignal,
         return
       }
       // After an abort the lease is still renewed, so that cleaning up is not disturbed, unless it is lost.
-      await ask().catch((error: unknown) => log.warn({ error: messageOf(error) }, 'renewing the lease failed, trying again'))
+      await ask().catch((error: unknown) => log.warn({ error: catalogReason(error) }, 'renewing the lease failed, trying again'))
     }
   }
   const running = loop()

@@ -1,6 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises'
-import { isUnreachable } from '../catalog/failures.js'
-import { messageOf } from '../errors.js'
+import { catalogReason, isUnreachable } from '../catalog/failures.js'
 import type { Log } from '../log.js'
 
 const FIRST_PAUSE = 250
@@ -14,7 +13,7 @@ export const persist = async <T>(write: () => Promise<T>, log: Log, patience = 6
       return await write()
     } catch (error) {
       if (!isUnreachable(error) || performance.now() + pause > deadline) throw error
-      log.warn({ error: messageOf(error) }, 'the catalog is away, trying again')
+      log.warn({ error: catalogReason(error) }, 'the catalog is away, trying again')
       await wait(pause)
     }
   }

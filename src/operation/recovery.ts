@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { writeAudit } from '../audit/audit.js'
 import { z } from 'zod'
 import { enqueue, executionById, type Execution } from '../catalog/executions.js'
+import { catalogReason } from '../catalog/failures.js'
 import { jsonObject } from '../catalog/json.js'
 import { notifyWork } from '../catalog/notifications.js'
 import { claimRecovery, insertRecovery, renewRecoveryLease, transitionRecovery, updateRecoveryProgress, type Recovery } from '../catalog/recoveries.js'
@@ -168,7 +169,7 @@ const recordFailure = async ({ env, log, recovery, tracker, move, status }: Fail
     })
     await audit(env, row, 'failure', { code: details['code'], stage: details['stage'] })
   } catch (secondary) {
-    log.error({ recovery: recovery.id, status: status(), error: messageOf(secondary) }, 'the failure could not be recorded')
+    log.error({ recovery: recovery.id, status: status(), error: catalogReason(secondary) }, 'the failure could not be recorded')
   }
 }
 
