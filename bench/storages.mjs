@@ -172,9 +172,11 @@ const overSlowLine = async (name, service) => {
   const proxy = await startProxy({ port: service.port })
   proxy.set({ latency: 50, rate: 20_000_000 })
   try {
-    const found = {}
-    for (const parallel of [1, 3, 4, 8]) found[parallel] = await ours('upload', { ...service.ours, config: service.through(proxy.port) }, parallel)
-    console.log(`${name.padEnd(8)} upload   ${Object.entries(found).map(([parallel, { seconds, memory }]) => `${parallel} in flight: ${rate(seconds)}, ${memory.toFixed(0)} MB`).join('; ')}; 4 against 1: ${(found[1].seconds / found[4].seconds).toFixed(2)} times as fast`)
+    for (const action of ['upload', 'download']) {
+      const found = {}
+      for (const parallel of [1, 3, 4, 8]) found[parallel] = await ours(action, { ...service.ours, config: service.through(proxy.port) }, parallel)
+      console.log(`${name.padEnd(8)} ${action.padEnd(8)} ${Object.entries(found).map(([parallel, { seconds, memory }]) => `${parallel} in flight: ${rate(seconds)}, ${memory.toFixed(0)} MB`).join('; ')}; 4 against 1: ${(found[1].seconds / found[4].seconds).toFixed(2)} times as fast`)
+    }
   } finally {
     await proxy.stop()
   }
