@@ -110,9 +110,15 @@ const value = <V extends Variable>(env: Environment, name: V): z.output<(typeof 
   return result.data as z.output<(typeof variables)[V]>
 }
 
+/** What a hook is told; a hook may call backupd. */
+const toldToHooks = [
+  'HOOK', 'SCHEDULE', 'STORAGE', 'BACKUP_ID', 'EXECUTION_ID', 'BACKUP_TYPE', 'TRIGGER', 'ATTEMPT', 'STATUS', 'LOCATION', 'SIZE_BYTES', 'STORED_BYTES', 'ERROR_CODE', 'ERROR',
+].map((name) => `BACKUPD_${name}`)
+
 const refuseUnknown = (env: Environment): void => {
   for (const name of Object.keys(env)) {
     if (!name.startsWith('BACKUPD_') || name in variables || (name.endsWith('_FILE') && name.slice(0, -5) in variables)) continue
+    if (env['BACKUPD_HOOK'] !== undefined && toldToHooks.includes(name)) continue
     throw new BackupdError('config.unknown', `${name} is not a variable of backupd`, {
       kind: 'configuration',
       hint: `The variables are ${Object.keys(variables).join(', ')}, each also with _FILE.`,

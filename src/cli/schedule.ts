@@ -1,10 +1,11 @@
 import { Option, type Command } from 'commander'
 import { compressionTypes, supportedBackupTypes } from '../catalog/statuses.js'
-import { addSchedule, dropSchedule, scheduleLimits, switchSchedule, viewSchedules, type ScheduleView } from '../operation/schedule-settings.js'
+import { HOOK_TIMEOUT, hooksOf, parseHook, setHooks } from '../operation/hook-settings.js'
+import { addSchedule, dropSchedule, scheduleLimits, scheduleNamed, switchSchedule, viewSchedules, type ScheduleView } from '../operation/schedule-settings.js'
 import { repeated, wholeNumber } from './arguments.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
-import { table } from './output.js'
+import { facts, table } from './output.js'
 
 interface AddOptions {
   cron: string
@@ -24,6 +25,10 @@ interface AddOptions {
   copyTo?: string
   jobs?: number
   description?: string
+  preHook?: string
+  postHook?: string
+  hookShell?: boolean
+  hookTimeout?: number
 }
 
 const addHelp = `
@@ -60,10 +65,16 @@ const defineAdd = (command: Command, run: Run): void => {
     .option('--copy-to <storage>', 'store a copy of each backup there')
     .option('--jobs <n>', 'connections to dump with; kept for a later version, which this one warns of', wholeNumber(...scheduleLimits.jobs))
     .option('--description <text>', 'for people')
+    .option('--pre-hook <command>', 'run before each backup, as a JSON list of program and arguments; if it fails, there is no backup')
+    .option('--post-hook <command>', 'run after each backup, however it ended')
+    .option('--hook-shell', 'hooks are scripts for /bin/sh in place of lists')
+    .option('--hook-timeout <seconds>', `how long a hook may take (default: ${HOOK_TIMEOUT})`, wholeNumber(1, 86_400))
     .addHelpText('after', addHelp)
-    .action((name: string, options: AddOptions) =>
+    .action((name: string, { preHook, postHook, hookShell: shell, hookTimeout: timeout, ...options }: AddOptions) =>
       run(async (context) => {
-        const { schedule, nextRuns } = await addSchedule(await environmentOf(context), { name, ...options })
+        const hook = (text: string | undefined) => (text === undefined ? null : parseHook(text, { shell, timeout }))
+        const hooks = preHook === undefined && postHook === undefined ? {} : { hooks: { pre: hook(preHook), post: hook(postHook) } }
+        const { schedule, nextRuns } = await addSchedule(await environmentOf(context), { name, ...options, ...hooks })
         context.out.result({ ...schedule, next_runs: nextRuns }, () => addedText(schedule, nextRuns))
       }))
 }
@@ -89,7 +100,33 @@ const defineSwitches = (command: Command, run: Run): void => {
   }
 }
 
-/** `backupd schedule add | list | enable | disable | remove`. */
+interface HookOptions {
+  preHook?: string | false
+  postHook?: string | false
+  hookShell?: boolean
+  hookTimeout?: number
+}
+
+const defineHooks = (command: Command, run: Run): void => {
+  command.command('hooks').description('change what is run before and after the backups of a schedule; what is not named stays').argument('<name>', 'name of the schedule')
+    .option('--pre-hook <command>', 'run before each backup, as a JSON list of program and arguments; if it fails, there is no backup')
+    .option('--no-pre-hook', 'run nothing before')
+    .option('--post-hook <command>', 'run after each backup, however it ended')
+    .option('--no-post-hook', 'run nothing after')
+    .option('--hook-shell', 'the hooks given are scripts for /bin/sh in place of lists')
+    .option('--hook-timeout <seconds>', `how long the hooks given may take (default: ${HOOK_TIMEOUT})`, wholeNumber(1, 86_400))
+    .action((name: string, { preHook, postHook, hookShell: shell, hookTimeout: timeout }: HookOptions) =>
+      run(async (context) => {
+        const env = await environmentOf(context)
+        const hook = (given: string | false | undefined) => (given === undefined || given === false ? (given === false ? null : undefined) : parseHook(given, { shell, timeout }))
+        const change = { pre: hook(preHook), post: hook(postHook) }
+        const shows = change.pre === undefined && change.post === undefined
+        const hooks = shows ? hooksOf(await scheduleNamed(env.catalog.db, name)) : await setHooks(env, name, change)
+        context.out.result({ name, pre: hooks.pre ?? null, post: hooks.post ?? null }, () => facts({ schedule: name, pre: hooks.pre, post: hooks.post }))
+      }))
+}
+
+/** `backupd schedule add | hooks | list | enable | disable | remove`. */
 export const define = (command: Command, run: Run): void => {
   defineAdd(command, run)
   command.command('list').description('all schedules').action(() =>
@@ -98,6 +135,7 @@ export const define = (command: Command, run: Run): void => {
       const columns = ['name', 'when', 'source', 'storage', 'type', 'parts', 'next_run', 'last_run']
       context.out.result(schedules, () => table(columns, schedules.map(listed), 'There are no schedules: add one with "backupd schedule add NAME --cron EXPR --storage NAME".'))
     }))
+  defineHooks(command, run)
   defineSwitches(command, run)
   command.command('remove').description('remove a schedule; its backups stay').argument('<name>', 'name of the schedule')
     .action((name: string) =>

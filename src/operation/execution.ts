@@ -11,6 +11,7 @@ import { produceCopy } from './copy.js'
 import { failRun, leaseAnswer, settleRun, type Running, type Stored } from './ending.js'
 import type { Environment } from './environment.js'
 import { folderOf, isCopy } from './folder.js'
+import { runPostHook, runPreHook } from './hook.js'
 import { keepLease } from './lease.js'
 import { persist } from './persist.js'
 import { planBackup, type BackupPlan } from './plan.js'
@@ -70,6 +71,7 @@ const produceBackup = async (running: Running, given: BackupPlan | undefined): P
       set: { backup_config: configUsed(plan, row), storage_location: storage.location(folderOf(execution)) },
     })
     env.log.info({ source: plan.sourceName, storage: row.name }, 'backup started')
+    if (given === undefined) await runPreHook(env, execution, lease.signal)
     const { backup_id: backupId, started_at: startedAt } = execution
     const result = await backup({
       backupId, startedAt, plan, storage, tracker, lease, stallTimeout: env.config.stallTimeout,
@@ -113,5 +115,6 @@ export const runClaimed = async (outer: Environment, execution: Execution, { onT
     throw error
   } finally {
     await lease.release()
+    if (what === 'backup' && given === undefined) await runPostHook(env, execution.id)
   }
 }

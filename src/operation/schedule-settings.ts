@@ -37,6 +37,8 @@ export interface NewScheduleSettings {
   copyTo?: string | undefined
   jobs?: number | undefined
   description?: string | undefined
+  /** What its row holds in `hooks`, checked. */
+  hooks?: unknown
 }
 
 /** A schedule with the names of what it refers to. */
@@ -114,7 +116,7 @@ export const addSchedule = async (env: Environment, settings: NewScheduleSetting
   await keepRules(scheduleRules(settings))
   const { name } = settings
   const upcoming = nextRuns(settings.cron, settings.timezone, await catalogTime(db), 3)
-  const values = { ...scheduleColumns(settings), next_run_at: upcoming[0] ?? null }
+  const values = { ...scheduleColumns(settings), next_run_at: upcoming[0] ?? null, ...(settings.hooks === undefined ? {} : { hooks: settings.hooks }) }
   const schedule = await recorded(env, { event: 'schedule.created', action: 'create', type: 'schedule', name }, async (tx) => {
     const storage = active(await needStorage(tx, settings.storage))
     const copy = settings.copyTo === undefined ? undefined : active(await needStorage(tx, settings.copyTo))

@@ -1,0 +1,69 @@
+import { z } from 'zod'
+import { jsonObject } from '../catalog/json.js'
+import { notifyWork } from '../catalog/notifications.js'
+import { updateSchedule, type Schedule } from '../catalog/schedules.js'
+import { BackupdError } from '../errors.js'
+import { recorded } from './configure.js'
+import type { Environment } from './environment.js'
+import { scheduleNamed } from './schedule-settings.js'
+
+/** Seconds that a hook may take unless told otherwise. */
+export const HOOK_TIMEOUT = 300
+
+const word = z.string('text').max(100_000).refine((value) => !value.includes('\0'), 'text without a zero byte')
+const command = z.strictObject({
+  /** Program and arguments; with `shell`, one script for /bin/sh. */
+  argv: z.array(word).min(1, 'at least the program').max(200).refine((words) => words[0] !== '', 'a program that is not empty'),
+  shell: z.boolean('true or false').default(false),
+  timeout_seconds: z.number('a number').int().min(1).max(86_400).default(HOOK_TIMEOUT),
+}).refine(({ argv, shell }) => !shell || argv.length === 1, 'with shell, argv is one script')
+const schema = z.strictObject({ pre: command.nullish(), post: command.nullish() })
+
+/** A command around a backup. */
+export type Hook = z.output<typeof command>
+export interface Hooks {
+  pre?: Hook | null | undefined
+  post?: Hook | null | undefined
+}
+
+const invalid = (why: string): BackupdError => new BackupdError('schedule.hooks', `the hooks of the schedule are not valid: ${why}`, {
+  kind: 'configuration', hint: 'Write them as {"pre": {"argv": ["/path/to/program", "argument"], "timeout_seconds": 300}, "post": {…}}, or use "backupd schedule hooks".',
+})
+
+/** What the column says, which anybody may have written. Fails with `schedule.hooks`: a backup whose hook cannot be run is not taken as if it had none. */
+export const hooksOf = ({ hooks }: Pick<Schedule, 'hooks'>): Hooks => {
+  if (hooks === null || hooks === undefined) return {}
+  if (typeof hooks !== 'string' && (typeof hooks !== 'object' || Array.isArray(hooks))) throw invalid('this is no object')
+  const given = jsonObject(hooks)
+  if (typeof hooks === 'string' && Object.keys(given).length === 0) throw invalid('this is no object')
+  const parsed = schema.safeParse(given)
+  if (parsed.success) return parsed.data
+  throw invalid(parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '))
+}
+
+/** One hook as typed: a JSON list of program and arguments or, with `shell`, a script. Fails with `schedule.hooks`. */
+export const parseHook = (text: string, { shell = false, timeout }: { shell?: boolean | undefined; timeout?: number | undefined } = {}): Hook => {
+  let argv: unknown = [text]
+  if (!shell) {
+    try {
+      argv = JSON.parse(text)
+    } catch {
+      throw new BackupdError('schedule.hooks', 'a hook is written as a JSON list of program and arguments', { kind: 'usage', hint: `Such as '["/usr/local/bin/before", "--quiet"]'; with --hook-shell it is a script.` })
+    }
+  }
+  const parsed = command.safeParse({ argv, shell, ...(timeout === undefined ? {} : { timeout_seconds: timeout }) })
+  if (parsed.success) return parsed.data
+  throw new BackupdError('schedule.hooks', `this is no hook: ${parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; ')}`, { kind: 'usage' })
+}
+
+/** Changes the hooks of a schedule: null takes one away, undefined leaves it. Fails with `schedule.not_found` and `schedule.hooks`. */
+export const setHooks = (env: Environment, name: string, change: Hooks): Promise<Hooks> =>
+  recorded(env, { event: 'schedule.hooks_changed', action: 'update', type: 'schedule', name, risk: 'medium' }, async (tx) => {
+    const row = await scheduleNamed(tx, name)
+    // Both replaced: then it does not matter that what was there made no sense.
+    const before = change.pre !== undefined && change.post !== undefined ? {} : hooksOf(row)
+    const after = { pre: change.pre === undefined ? (before.pre ?? null) : change.pre, post: change.post === undefined ? (before.post ?? null) : change.post }
+    await updateSchedule(tx, row.id, { hooks: after.pre === null && after.post === null ? null : after })
+    await notifyWork(tx, { kind: 'schedule', id: row.id })
+    return { result: after, id: row.id, before: { hooks: row.hooks }, after: { hooks: after } }
+  })
