@@ -1,6 +1,7 @@
 import { and, desc, eq, inArray, isNotNull, isNull, lte, sql } from 'drizzle-orm'
 import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
+import { latestFound, ofScheduleNamed } from './found.js'
 import { backupExecutions, backupSchedules, recoveryExecutions } from './schema.js'
 import { clock } from './leases.js'
 import { goodExecutionStatuses, liveExecutionStatuses, type ExecutionStatus } from './statuses.js'
@@ -13,8 +14,7 @@ const newestFirst = [desc(backupExecutions.started_at), desc(backupExecutions.id
 export const executionById = async (db: Db, id: number): Promise<Execution | undefined> =>
   (await db.select().from(backupExecutions).where(eq(backupExecutions.id, id)))[0]
 
-/** The newest execution of a schedule that is a good backup, or with `anyStatus` the newest of all. */
-export const latestExecution = async (db: Db, schedule: string, { anyStatus = false } = {}): Promise<Execution | undefined> =>
+const latestOfRow = async (db: Db, schedule: string, anyStatus: boolean): Promise<Execution | undefined> =>
   (await db.select({ execution: backupExecutions }).from(backupExecutions)
     .innerJoin(backupSchedules, eq(backupSchedules.id, backupExecutions.schedule_id))
     .where(and(
@@ -23,6 +23,16 @@ export const latestExecution = async (db: Db, schedule: string, { anyStatus = fa
       anyStatus ? undefined : and(inArray(backupExecutions.status, [...goodExecutionStatuses]), isNull(backupExecutions.expiring_at)),
     ))
     .orderBy(...newestFirst).limit(1))[0]?.execution
+
+/**
+ * The newest execution of a schedule that is a good backup, or with `anyStatus` the newest of all. Backups that a rebuild of the catalog
+ * found count by the name in their manifest, whether there is such a schedule or not.
+ */
+export const latestExecution = async (db: Db, schedule: string, { anyStatus = false } = {}): Promise<Execution | undefined> => {
+  const found = await latestFound(db, schedule)
+  const own = await latestOfRow(db, schedule, anyStatus)
+  return own === undefined || (found !== undefined && found.started_at > own.started_at) ? found : own
+}
 
 /** The execution that `ref` means: a number, a backup_id, or `latest:SCHEDULE`. */
 export const findExecution = async (db: Db, ref: string | number, options: { anyStatus?: boolean } = {}): Promise<Execution | undefined> => {
@@ -36,6 +46,8 @@ export const findExecution = async (db: Db, ref: string | number, options: { any
 export interface ExecutionFilter {
   /** Id of the schedule. */
   schedule?: number
+  /** Name of a schedule, with its id where there is one: also what a rebuild of the catalog found under that name. */
+  named?: { name: string; id: number | undefined }
   storage?: number
   source?: number
   status?: readonly ExecutionStatus[]
@@ -45,10 +57,11 @@ export interface ExecutionFilter {
 }
 
 /** Executions, newest first. */
-export const listExecutions = (db: Db, { schedule, storage, source, status, copies = true, limit = 50 }: ExecutionFilter = {}): Promise<Execution[]> =>
+export const listExecutions = (db: Db, { schedule, storage, source, status, copies = true, limit = 50, named }: ExecutionFilter = {}): Promise<Execution[]> =>
   db.select().from(backupExecutions)
     .where(and(
       schedule === undefined ? undefined : eq(backupExecutions.schedule_id, schedule),
+      named === undefined ? undefined : ofScheduleNamed(named.id, named.name),
       storage === undefined ? undefined : eq(backupExecutions.storage_backend_id, storage),
       source === undefined ? undefined : eq(backupExecutions.source_id, source),
       status === undefined ? undefined : inArray(backupExecutions.status, [...status]),

@@ -1,6 +1,9 @@
 import { Option, type Command } from 'commander'
 import { listExecutions, type Execution } from '../catalog/executions.js'
-import { listSchedules } from '../catalog/schedules.js'
+import type { Db } from '../catalog/connect.js'
+import { namedByFound } from '../catalog/found.js'
+import { jsonObject } from '../catalog/json.js'
+import { findSchedule, listSchedules } from '../catalog/schedules.js'
 import { executionStatuses, type ExecutionStatus } from '../catalog/statuses.js'
 import { listStorages } from '../catalog/storages.js'
 import { scheduleNamed } from '../operation/schedule-settings.js'
@@ -17,7 +20,7 @@ interface ListOptions {
 const line = (row: Execution, schedules: Map<number, string>, storages: Map<number, string>): Row => ({
   id: row.id,
   backup_id: row.backup_id,
-  schedule: row.schedule_id === null ? null : schedules.get(row.schedule_id),
+  schedule: row.schedule_id === null ? jsonObject(row.backup_config)['schedule'] : schedules.get(row.schedule_id),
   storage: storages.get(row.storage_backend_id),
   status: row.expiring_at !== null ? `${row.status}, being deleted` : row.pinned ? `${row.status}, pinned` : row.status,
   verified: row.verification_status,
@@ -27,13 +30,17 @@ const line = (row: Execution, schedules: Map<number, string>, storages: Map<numb
   error: row.error_message?.split('\n')[0]?.slice(0, 100),
 })
 
+// A rebuild of the catalog finds backups of schedules that are not there.
+const scheduleId = async (db: Db, name: string): Promise<number | undefined> =>
+  (await namedByFound(db, name)) ? (await findSchedule(db, name))?.id : (await scheduleNamed(db, name)).id
+
 const byId = (rows: readonly { id: number; name: string }[]): Map<number, string> => new Map(rows.map(({ id, name }) => [id, name]))
 
 const list = async (context: Context, { schedule, status, limit }: ListOptions): Promise<void> => {
   const { db } = await context.catalog()
   const rows = await listExecutions(db, {
     limit,
-    ...(schedule === undefined ? {} : { schedule: (await scheduleNamed(db, schedule)).id }),
+    ...(schedule === undefined ? {} : { named: { name: schedule, id: await scheduleId(db, schedule) } }),
     ...(status === undefined ? {} : { status }),
   })
   const schedules = byId(await listSchedules(db))

@@ -35,6 +35,7 @@ export const commands: readonly CommandEntry[] = [
   { name: 'pin', summary: 'keep a backup whatever its age', load: () => import('./pin.js') },
   { name: 'unpin', summary: 'let retention decide about a backup again', load: () => import('./unpin.js') },
   { name: 'notify', summary: 'who is told when something goes wrong', load: () => import('./notify.js') },
+  { name: 'catalog', summary: 'find backups again when the catalog was lost', load: () => import('./catalog.js') },
   { name: 'status', summary: 'daemons, running work, next runs and last results', load: () => import('./status.js') },
   { name: 'health', summary: 'whether backups are taken, kept and whole', load: () => import('./health.js') },
   { name: 'doctor', summary: 'look at everything a backup needs', load: () => import('./doctor.js') },

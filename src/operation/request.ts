@@ -1,5 +1,6 @@
 import { writeAudit } from '../audit/audit.js'
 import { enqueue, findExecution, listExecutions, type Execution } from '../catalog/executions.js'
+import { namedByFound } from '../catalog/found.js'
 import { notifyWork } from '../catalog/notifications.js'
 import type { Schedule } from '../catalog/schedules.js'
 import { findSource } from '../catalog/sources.js'
@@ -15,9 +16,14 @@ import { DEFAULT_SOURCE } from './sources.js'
 /** The schedule of that name. Fails with `schedule.not_found` (exit code 3). */
 export const needSchedule = ({ catalog }: Environment, name: string): Promise<Schedule> => scheduleNamed(catalog.db, name)
 
+/** Fails with `schedule.not_found` where there is neither a schedule of that name nor a backup that a rebuild of the catalog found under it. */
+const needNamed = async (env: Environment, name: string): Promise<void> => {
+  if (!(await namedByFound(env.catalog.db, name))) await needSchedule(env, name)
+}
+
 /** The execution that a user means by a number, a backup_id or `latest:SCHEDULE`. Fails with `execution.not_found` (exit code 3). */
 export const needExecution = async (env: Environment, reference: string, options: { anyStatus?: boolean } = {}): Promise<Execution> => {
-  if (reference.startsWith('latest:')) await needSchedule(env, reference.slice('latest:'.length))
+  if (reference.startsWith('latest:')) await needNamed(env, reference.slice('latest:'.length))
   const execution = await findExecution(env.catalog.db, reference, options)
   if (execution !== undefined) return execution
   const what = reference.startsWith('latest:') ? `schedule "${reference.slice('latest:'.length)}" has no good backup yet` : `there is no execution ${reference}`
