@@ -1,5 +1,6 @@
 import { writeAudit } from '../audit/audit.js'
 import type { Execution } from '../catalog/executions.js'
+import { catalogReason } from '../catalog/failures.js'
 import { insertFound, readRecorded, type Recorded } from '../catalog/found.js'
 import { listSchedules, type Schedule } from '../catalog/schedules.js'
 import { listSources } from '../catalog/sources.js'
@@ -158,10 +159,14 @@ const countsOf = ({ recorded, known, troubles, incomplete, foreign }: Rebuild): 
   ...(troubles.length === 0 ? {} : { first_troubles: troubles.slice(0, 20).map(({ folder, code }) => ({ folder, code })) }),
 })
 
-const audit = ({ env, row, rebuild }: Scene, status: 'success' | 'warning' | 'failure', data: Record<string, unknown> = {}): Promise<unknown> =>
-  writeAudit(env.catalog.db, {
-    event_type: 'catalog.rebuilt', event_category: 'recovery', action: 'create', status, actor: env.actor, risk_level: 'medium',
-    resource: { type: 'storage', id: row.id, name: row.name }, event_data: { ...countsOf(rebuild), ...data },
+/** The storage's totals, and the entry of the audit trail: one for each rebuild, however it ended. */
+const conclude = (env: Environment, row: StorageRow, rebuild: Rebuild, status: 'success' | 'warning' | 'failure', data: Record<string, unknown> = {}): Promise<void> =>
+  env.catalog.db.transaction(async (tx) => {
+    await refreshStorageTotals(tx, row.id)
+    await writeAudit(tx, {
+      event_type: 'catalog.rebuilt', event_category: 'recovery', action: 'create', status, actor: env.actor, risk_level: 'medium',
+      resource: { type: 'storage', id: row.id, name: row.name }, event_data: { ...countsOf(rebuild), ...data },
+    })
   })
 
 /**
@@ -178,21 +183,15 @@ export const rebuildCatalog = async (env: Environment, row: StorageRow, { dryRun
     // After the listing: whatever a daemon has made of it is on record by then.
     const { here, elsewhere } = await readKnown(env, row)
     const sources = new Map((await listSources(db)).map(({ name, id }) => [name, id]))
-    const scene: Scene = { env, row, storage, dryRun, schedules: await listSchedules(db), sources, elsewhere, now: await catalogTime(db), rebuild }
-    try {
-      await search(scene, listing, here)
-    } catch (error) {
-      if (!dryRun) await refreshStorageTotals(db, row.id)
-      if (!dryRun) await audit(scene, 'failure', { code: error instanceof BackupdError ? error.code : 'internal' })
-      throw error
-    }
-    if (!dryRun) {
-      await db.transaction(async (tx) => {
-        await refreshStorageTotals(tx, row.id)
-        await audit({ ...scene, env: { ...env, catalog: { ...env.catalog, db: tx as typeof db } } }, rebuild.troubles.length === 0 ? 'success' : 'warning')
-      })
-    }
+    await search({ env, row, storage, dryRun, schedules: await listSchedules(db), sources, elsewhere, now: await catalogTime(db), rebuild }, listing, here)
+    if (!dryRun) await conclude(env, row, rebuild, rebuild.troubles.length === 0 ? 'success' : 'warning')
     return rebuild
+  } catch (error) {
+    if (!dryRun) {
+      await conclude(env, row, rebuild, 'failure', { code: error instanceof BackupdError ? error.code : 'internal' })
+        .catch((secondary: unknown) => env.log.warn({ error: catalogReason(secondary) }, 'the end of the rebuild is not on record'))
+    }
+    throw error
   } finally {
     await storage.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
   }
