@@ -7,6 +7,10 @@ import { endedRecoveryStatuses, goodExecutionStatuses, liveExecutionStatuses } f
 
 const running = notInArray(recoveryExecutions.status, [...endedRecoveryStatuses])
 
+// Who reads a stored backup back says so in its metadata, and until when that holds. Anything may stand there.
+const readBack = sql<boolean>`coalesce(execution_metadata::jsonb #>> '{scrub,worker}' IS NOT NULL
+  AND execution_metadata::jsonb #> '{scrub,until}' > to_jsonb(extract(epoch FROM clock_timestamp())), false)`
+
 /** What retention has to know of an execution; the manifest, which may be long, stays where it is. */
 export const listCandidates = (db: Db) =>
   db.select({
@@ -24,6 +28,7 @@ export const listCandidates = (db: Db) =>
     stored: backupExecutions.compressed_size_bytes,
     backup_config: backupExecutions.backup_config,
     stored_as: sql<string | null>`execution_metadata ->> 'stored_as'`,
+    reading: readBack,
     // What this program made was taken by a worker, or queued for one, or has a manifest.
     ours: sql<boolean>`(worker_id IS NOT NULL OR attempt IS NOT NULL OR execution_metadata ->> 'manifest' IS NOT NULL)`,
   }).from(backupExecutions).orderBy(backupExecutions.started_at, backupExecutions.id)
@@ -37,11 +42,13 @@ export const runningRecoveries = (db: Db) =>
   }).from(recoveryExecutions).where(running)
 
 /** Why a deletion may not begin, found at its last moment. */
-export type Hindrance = 'gone' | 'pinned' | 'live' | 'restored' | 'copied'
+export type Hindrance = 'gone' | 'pinned' | 'live' | 'verified' | 'restored' | 'copied'
 
 const hindranceOf = async (tx: Db, row: Execution): Promise<Hindrance | undefined> => {
   if (row.pinned) return 'pinned'
   if ((liveExecutionStatuses as readonly string[]).includes(row.status)) return 'live'
+  const [verified] = await tx.select({ reading: readBack }).from(backupExecutions).where(eq(backupExecutions.id, row.id))
+  if (verified?.reading === true) return 'verified'
   const readers = or(eq(recoveryExecutions.backup_execution_id, row.id), eq(recoveryExecutions.source_backup_id, row.backup_id), eq(recoveryExecutions.pre_recovery_backup_id, row.backup_id))
   const [recovery] = await tx.select({ id: recoveryExecutions.id }).from(recoveryExecutions).where(and(running, readers)).limit(1)
   if (recovery !== undefined) return 'restored'

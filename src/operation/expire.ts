@@ -37,7 +37,7 @@ const FRESH = 10_000
 const MOST_FAILURES = 3
 
 const hindrances: Record<Hindrance, string> = {
-  gone: 'it is gone', pinned: 'it was pinned meanwhile', live: 'it is being worked on', restored: 'a restore reads it', copied: 'it is being copied',
+  gone: 'it is gone', pinned: 'it was pinned meanwhile', live: 'it is being worked on', verified: 'it is being read back', restored: 'a restore reads it', copied: 'it is being copied',
 }
 
 /** One cleanup under way. */

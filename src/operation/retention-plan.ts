@@ -55,7 +55,10 @@ const readersOf = async (db: Db, candidates: readonly Candidate[]): Promise<Read
     if (execution === null) note(backup_id, `restore ${id}`)
     note(before, `restore ${id}`)
   }
-  for (const { id, copy_of, status } of candidates) if (includes(liveExecutionStatuses, status)) note(copy_of, `copy ${id}`)
+  for (const { id, copy_of, status, reading } of candidates) {
+    if (includes(liveExecutionStatuses, status)) note(copy_of, `copy ${id}`)
+    if (reading) note(id, 'a verification')
+  }
   return readers
 }
 

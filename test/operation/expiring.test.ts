@@ -166,6 +166,12 @@ t.test('a restore that begins while retention runs is seen, or fails before it b
   await world.put(9, 0, { copy_of: '2', status: `'pending'` })
   t.strictSame(await markExpiring(db, 2), { hindrance: 'copied' })
   t.strictSame(await markExpiring(db, 9), { hindrance: 'live' })
+  const readBack = (seconds: number) => world.sql(`UPDATE backup_executions SET execution_metadata = execution_metadata::jsonb || jsonb_build_object('scrub', jsonb_build_object('worker', 'w', 'until', extract(epoch FROM now()) + ${seconds})), copy_of = NULL WHERE id IN (2, 9)`)
+  await readBack(60)
+  t.strictSame(await markExpiring(db, 2), { hindrance: 'verified' })
+  t.match(await apply(world), [{ deleted: [] }], 'one that is being read back')
+  await readBack(-1)
+  t.match(await apply(world), [{ deleted: [world.folders[1]] }], 'until its reader is gone')
   t.strictSame(await markExpiring(db, 99), { hindrance: 'gone' })
 })
 
