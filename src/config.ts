@@ -38,6 +38,12 @@ export interface Config {
   scrubDays: number
   /** Uses of one search key in an hour that are told of when exceeded; 0: never. */
   searchKeyHourlyLimit: number
+  /** The storage that rows of audit_logs are archived to by the daemon; undefined: they are not. */
+  auditArchiveStorage: string | undefined
+  /** Whether rows are deleted once they are archived. */
+  auditArchiveDelete: boolean
+  /** Signs rows of audit_logs, PEM; undefined means the file in the state directory. */
+  auditKey: Secret | undefined
 }
 
 const wholeNumber = (min: number, max: number) =>
@@ -75,6 +81,9 @@ export const variables = {
   BACKUPD_JITTER: seconds(0, 3_600),
   BACKUPD_SCRUB_DAYS: wholeNumber(0, 3_650),
   BACKUPD_SEARCH_KEY_HOURLY_LIMIT: wholeNumber(0, 1_000_000_000),
+  BACKUPD_AUDIT_ARCHIVE_STORAGE: z.string().min(1, 'the name of a storage'),
+  BACKUPD_AUDIT_ARCHIVE_DELETE: z.enum(['true', 'false'], 'true or false').transform((value) => value === 'true'),
+  BACKUPD_AUDIT_KEY: secretText,
 } as const
 type Variable = keyof typeof variables
 
@@ -177,5 +186,8 @@ export const readConfig = (env: Environment): Config => {
     jitter: value(env, 'BACKUPD_JITTER') ?? 0,
     scrubDays: value(env, 'BACKUPD_SCRUB_DAYS') ?? 30,
     searchKeyHourlyLimit: value(env, 'BACKUPD_SEARCH_KEY_HOURLY_LIMIT') ?? 100,
+    auditArchiveStorage: value(env, 'BACKUPD_AUDIT_ARCHIVE_STORAGE'),
+    auditArchiveDelete: value(env, 'BACKUPD_AUDIT_ARCHIVE_DELETE') ?? false,
+    auditKey: secret(value(env, 'BACKUPD_AUDIT_KEY')),
   })
 }

@@ -8,6 +8,7 @@ import { catalogAnchors, storageAnchors } from '../operation/audit-anchors.js'
 import { repeated, wholeNumber } from './arguments.js'
 import { exportAudit } from './audit-export.js'
 import { addFilters, filterOf, type FilterOptions } from './audit-filter.js'
+import { defineLogs } from './audit-logs.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { table } from './output.js'
@@ -53,7 +54,7 @@ const chainHash = (text: string, before: readonly string[]): string[] => {
   return [...before, text]
 }
 
-/** `backupd audit list | verify | export`. */
+/** `backupd audit list | verify | export | archive | logs`. */
 export const define = (command: Command, run: Run): void => {
   addFilters(command.command('list').description('entries, newest first'))
     .option('--limit <n>', 'how many at most', wholeNumber(1, 1_000_000), 50)
@@ -72,4 +73,5 @@ export const define = (command: Command, run: Run): void => {
       }
       return exportAudit(context, { filter: filterOf(options), format, out })
     }))
+  defineLogs(command, run)
 }

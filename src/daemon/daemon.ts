@@ -9,6 +9,7 @@ import type { Config } from '../config.js'
 import { BackupdError, messageOf } from '../errors.js'
 import { startHttp } from '../http/server.js'
 import type { Log } from '../log.js'
+import { archiveLogs } from '../operation/audit-archive.js'
 import { newWorkerId, type Environment } from '../operation/environment.js'
 import { version } from '../version.js'
 import { createAlerts } from './alerts.js'
@@ -120,6 +121,11 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   periodic.every(options.check, 'health', whenReachable(check))
   periodic.every(options.check, 'scrub', whenReachable(() => scrub(env, work)))
   periodic.every(60, 'leftovers', whenReachable(() => reaper.sweepLeftovers()))
+  const { auditArchiveStorage: archiveTo } = config
+  const archive = async (): Promise<void> => {
+    if (archiveTo !== undefined) await archiveLogs(env, { storage: archiveTo, remove: config.auditArchiveDelete })
+  }
+  periodic.every(options.archive, 'audit archive', whenReachable(archive))
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))
   const upkeep = createUpkeep(env)
   periodic.every(options.upkeep, 'upkeep', whenReachable(() => upkeep.run()))
@@ -133,6 +139,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   await monitor.refresh(catalog.db).catch((error: unknown) => pulse.failed(error))
   await manager.notify('READY=1', 'STATUS=running')
   log.info({ concurrency: config.concurrency }, 'ready')
+  void archive().catch((error: unknown) => log.error({ task: 'audit archive', error: catalogReason(error) }, 'periodic work failed'))
   void check().catch((error: unknown) => log.debug({ error: catalogReason(error) }, 'health could not be looked at yet'))
 
   await aborted(undefined, [signal], new AbortController().signal)

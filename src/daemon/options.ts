@@ -18,6 +18,8 @@ export interface DaemonOptions {
   upkeep: number
   /** Seconds between two looks for alerts that are due again; a divisor of 60. */
   alerts: number
+  /** Seconds between two looks for rows of audit_logs to archive; a divisor of 60, or whole minutes up to 30. */
+  archive: number
   /** How long an expired lease must have been seen before its work is taken away: a living worker renews every 2 s. */
   reapGrace: number
   /** The same after the catalog was away, when everybody's lease is late and connections come back one after the other. */
@@ -35,6 +37,7 @@ export const defaultOptions: DaemonOptions = {
   check: 300,
   upkeep: 600,
   alerts: 15,
+  archive: 1800,
   reapGrace: 4_000,
   reapGraceAfterOutage: 30_000,
   retryDelay: (attempt) => Math.min(30_000 * 4 ** (attempt - 1), 3_600_000),
