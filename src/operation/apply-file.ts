@@ -118,7 +118,7 @@ export const parseConfiguration = (name: string, text: string): ConfigurationFil
   try {
     value = document.toJS({ maxAliasCount: 100 })
   } catch {
-    throw whole('its aliases refer to each other too often')
+    throw whole('an alias refers to itself, to nothing before it, or to too much')
   }
   return {
     name,

@@ -1,14 +1,13 @@
 import { z } from 'zod'
 import { jsonObject } from '../catalog/json.js'
 import { insertStorage, listStorages, updateStorage, usesOfStorage, type StorageRow } from '../catalog/storages.js'
-import { loadSecretKey, resolveConfig, sealConfig } from '../encryption/secrets.js'
+import { loadSecretKey, sealConfig } from '../encryption/secrets.js'
 import { BackupdError } from '../errors.js'
 import { Secret } from '../secret.js'
-import { configKeys, configProblems, storageBackends, typedValue } from '../storage/registry.js'
+import { backendOf, configKeys, configProblems, storageBackends, typedValue } from '../storage/registry.js'
+import { checkConfigValues, configObject, isEmpty, takeConfig, type ConfigForm } from './apply-config.js'
 import { brokenRules, type Existing, type Finding, type Kind, type Scope } from './apply-kind.js'
-import { heldSecret, isReference, isUnread, plainValue, secretValue, takeSecret } from './apply-values.js'
-import { leadsNowhere } from './references.js'
-import { resolving } from './sources.js'
+import { heldSecret, isUnread } from './apply-values.js'
 import { removeUnusedStorage, storageRules, storageView } from './storage-settings.js'
 
 interface StorageDoc {
@@ -19,9 +18,9 @@ interface StorageDoc {
   description?: string | undefined
 }
 
-const backends: Readonly<Record<string, (typeof storageBackends)[keyof typeof storageBackends]>> = storageBackends
-const types = Object.keys(backends)
-const isSecret = (type: string, key: string): boolean => backends[type]?.secretFields.includes(key) === true
+const types = Object.keys(storageBackends)
+const formOf = (type: string): ConfigForm => backendOf(type)
+const isSecret = (type: string, key: string): boolean => formOf(type).secretFields.includes(key)
 
 const defaults = { active: true }
 
@@ -30,22 +29,11 @@ const common = {
   description: z.string('text').optional().describe('For people.'),
 }
 
-const configOf = (type: string): z.ZodObject => {
-  const shape: Readonly<Record<string, z.ZodType>> = backends[type]?.configSchema.shape ?? {}
-  const fields = Object.entries(shape).map(([key, field]) => {
-    const value = isSecret(type, key) ? secretValue : plainValue
-    return [key, field.safeParse(undefined).success ? value.optional() : value] as const
-  })
-  return z.strictObject(Object.fromEntries(fields))
-}
-
 const variant = (type: string) => z.strictObject({
-  name: z.string('text').describe('What to call it.'), type: z.literal(type).describe('Kind of storage.'), config: configOf(type).describe('See docs/storage.md.'), ...common,
+  name: z.string('text').describe('What to call it.'), type: z.literal(type).describe('Kind of storage.'), config: configObject(formOf(type)).describe('See docs/storage.md.'), ...common,
 })
 const [first = 'local', ...others] = types
 const schema = z.discriminatedUnion('type', [variant(first), ...others.map(variant)], `one of ${types.join(', ')}`)
-
-const isEmpty = (value: unknown): boolean => value === undefined || value === null || value === ''
 
 /** Of what the row holds, the keys that are ours, each as its backend understands it; others belong to the sharing application. */
 const docOf = (row: StorageRow): StorageDoc => {
@@ -57,39 +45,15 @@ const docOf = (row: StorageRow): StorageDoc => {
   }
 }
 
-const checkValues = async ({ env, warn }: Scope, { name, type, config }: StorageDoc): Promise<Finding[]> => {
-  const resolved: Record<string, unknown> = {}
-  const unknown = new Set<string>()
-  const found: Finding[] = []
-  for (const [key, value] of Object.entries(config)) {
-    if (isUnread(value)) {
-      unknown.add(key)
-      continue
-    }
-    try {
-      Object.assign(resolved, await resolveConfig({ [key]: value }, isSecret(type, key) ? [key] : [], resolving(env)))
-    } catch (error) {
-      if (!(error instanceof BackupdError)) throw error
-      unknown.add(key)
-      if (leadsNowhere(error)) warn(`storage ${name}: ${error.message}; it has to be where the daemon runs, and until then the value is unchecked`)
-      else found.push({ field: `config.${key}`, error })
-    }
-  }
-  for (const { key, message } of configProblems(type, resolved)) {
-    // What is not known here may be just what is missed.
-    if (key === undefined ? unknown.size > 0 : unknown.has(key)) continue
-    found.push({ field: key === undefined ? 'config' : `config.${key}`, error: new BackupdError('storage.config_invalid', message.replace(/^\w+ is not valid: /, ''), { kind: 'configuration' }) })
-  }
-  return found
-}
+const checkValues = (scope: Scope, { name, type, config }: StorageDoc): Promise<Finding[]> =>
+  checkConfigValues(scope, formOf(type), config, { what: `storage ${name}`, code: 'storage.config_invalid', problems: (resolved) => configProblems(type, resolved) })
 
 const stored = async ({ env }: Scope, { type, config }: StorageDoc, existing: Existing<StorageDoc, StorageRow> | undefined): Promise<Record<string, unknown>> => {
   const before = jsonObject(existing?.row.config_data)
   const foreign = Object.entries(before).filter(([key]) => !configKeys(type).includes(key))
   const wanted = Object.entries(config).map(([key, value]) => [key, isUnread(value) ? before[key] : value])
-  const secrets = backends[type]?.secretFields ?? []
   const key = Object.values(config).some((value) => value instanceof Secret) ? await loadSecretKey(env.config) : new Secret('')
-  return { ...Object.fromEntries(foreign), ...sealConfig(Object.fromEntries(wanted), secrets, key) }
+  return { ...Object.fromEntries(foreign), ...sealConfig(Object.fromEntries(wanted), formOf(type).secretFields, key) }
 }
 
 /** Places for backups. */
@@ -104,14 +68,7 @@ export const storageKind: Kind<StorageDoc, StorageRow> = {
   },
   // A type that this program does not know is none of its business.
   read: async (_env, tx) => (await listStorages(tx)).filter(({ backend_type }) => types.includes(backend_type)).map((row) => ({ id: row.id, row, doc: docOf(row) })),
-  prepare: async ({ env }, item) => {
-    const config: Record<string, unknown> = {}
-    for (const [key, value] of Object.entries(item.config)) {
-      if (isEmpty(value)) continue
-      config[key] = isSecret(item.type, key) ? await takeSecret(env, value, key) : isReference(value) ? value : typedValue(item.type, key, value)
-    }
-    return { ...item, config }
-  },
+  prepare: async ({ env }, item) => ({ ...item, config: await takeConfig(env, formOf(item.type), item.config, (key, value) => typedValue(item.type, key, value)) }),
   check: async (scope, doc, existing, fields) => {
     const found = [...(await brokenRules(storageRules(doc))), ...(await checkValues(scope, doc))]
     if (existing === undefined) return found

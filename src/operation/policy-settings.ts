@@ -3,7 +3,7 @@ import { findPolicy, insertPolicy, listPolicies, removePolicy, updatePolicy, typ
 import { supportedBackupTypes } from '../catalog/statuses.js'
 import { listStorages } from '../catalog/storages.js'
 import { BackupdError } from '../errors.js'
-import { checkName, recorded } from './configure.js'
+import { checkName, keepRules, recorded, type Changed, type Rule } from './configure.js'
 import type { Environment } from './environment.js'
 import { needStorage } from './storage-settings.js'
 
@@ -97,6 +97,19 @@ const checkType = (name: string, type: string | null | undefined): string | null
   throw new BackupdError('policy.type', `policy ${name}: there are no backups of type ${type}`, { kind: 'usage', hint: `It is one of ${supportedBackupTypes.join(', ')}; without one, the policy is about all of them.` })
 }
 
+/** What the settings of a policy have to keep by themselves, but for contradictions. */
+export const policyRules = (settings: NewPolicySettings): Rule[] => [
+  { field: 'name', check: () => checkName('policy', settings.name) },
+  { field: 'type', check: () => checkType(settings.name, settings.type) },
+  ...(['days', 'daily', 'weekly', 'monthly', 'yearly', 'min'] as const).map((field) => ({ field, check: () => columnsOf(settings.name, { [field]: settings[field] }) })),
+]
+
+/** Fails with `policy.rules_invalid` when a coarser rule that is given ends before a finer one. */
+export const checkContradictions = (settings: NewPolicySettings): void => refuseContradictions(settings.name, columnsOf(settings.name, settings))
+
+/** Settings that keep the rules as the catalog has them, but for the storage. */
+export const policyColumns = (settings: NewPolicySettings) => ({ ...columnsOf(settings.name, settings), name: settings.name, backup_type: checkType(settings.name, settings.type) })
+
 const withNames = async (db: Db, rows: readonly PolicyRow[]): Promise<PolicyView[]> => {
   const names = new Map((await listStorages(db)).map(({ id, name }) => [id, name]))
   return rows.map((row) => ({ ...row, storage: names.get(row.storage_backend_id) ?? null }))
@@ -120,13 +133,12 @@ export const policyNamed = async (db: Db, name: string): Promise<PolicyView> => 
 
 /** Adds a policy. Fails with `policy.rules_invalid`, `policy.type`, `policy.name_invalid`, `policy.exists` (all usage) or `storage.unknown`. */
 export const addPolicy = async (env: Environment, settings: NewPolicySettings): Promise<PolicyView> => {
-  const name = checkName('policy', settings.name)
-  const backup_type = checkType(name, settings.type)
-  const columns = columnsOf(name, settings)
-  refuseContradictions(name, columns)
+  await keepRules(policyRules(settings))
+  checkContradictions(settings)
+  const { name } = settings
   const policy = await recorded(env, { event: 'policy.created', action: 'create', type: 'policy', name }, async (tx) => {
     const storage = await needStorage(tx, settings.storage)
-    const row = await insertPolicy(tx, { ...columns, name, backup_type, storage_backend_id: storage.id })
+    const row = await insertPolicy(tx, { ...policyColumns(settings), storage_backend_id: storage.id })
     return { result: row, id: row.id, after: row }
   })
   return viewOf(env.catalog.db, policy)
@@ -150,11 +162,16 @@ export const changePolicy = async (env: Environment, name: string, changes: Poli
   return viewOf(env.catalog.db, policy)
 }
 
+/** Removes a policy in a transaction. */
+export const removePolicyRow = async (tx: Db, row: PolicyRow): Promise<Changed<PolicyRow>> => {
+  const { cleanups } = await removePolicy(tx, row.id)
+  return { result: row, id: row.id, before: row, data: { cleanups_kept: cleanups } }
+}
+
 /** Removes a policy; what it kept is kept by the other policies and the schedules from then on. Fails with `policy.not_found`. */
 export const dropPolicy = (env: Environment, name: string): Promise<PolicyView> =>
   recorded(env, { event: 'policy.removed', action: 'delete', type: 'policy', name, risk: 'medium' }, async (tx) => {
     const policy = await policyNamed(tx, name)
-    const { storage: _storage, ...before } = policy
-    const { cleanups } = await removePolicy(tx, policy.id)
-    return { result: policy, id: policy.id, before, data: { cleanups_kept: cleanups } }
+    const { storage: _storage, ...row } = policy
+    return { ...(await removePolicyRow(tx, row)), result: policy }
   })
