@@ -45,6 +45,9 @@ export interface DaemonStart {
   onListening?: (address: string) => void
 }
 
+/** After the start, until health is looked at for the first time. Milliseconds. */
+const FIRST_CHECK = 5_000
+
 interface Surroundings extends Omit<DaemonStart, 'options'> {
   options: DaemonOptions
   pulse: Pulse
@@ -140,7 +143,8 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   await manager.notify('READY=1', 'STATUS=running')
   log.info({ concurrency: config.concurrency }, 'ready')
   void archive().catch((error: unknown) => log.error({ task: 'audit archive', error: catalogReason(error) }, 'periodic work failed'))
-  void check().catch((error: unknown) => log.debug({ error: catalogReason(error) }, 'health could not be looked at yet'))
+  // Not at once: the first round would compete with the work that has waited for a daemon.
+  void wait(FIRST_CHECK, undefined, { signal }).then(whenReachable(check)).catch((error: unknown) => log.debug({ error: catalogReason(error) }, 'health could not be looked at yet'))
 
   await aborted(undefined, [signal], new AbortController().signal)
   log.info({ reason: messageOf(signal.reason) }, 'stopping')
