@@ -9,6 +9,10 @@ import { BackupdError, exitCodeOf } from './errors.js'
 // measured 278 MB of peak memory for that import alone, and 118 MB with this. From then on it may grow as V8 sees fit (by 2).
 setFlagsFromString('--semi-space-growth-factor=1')
 
+// The buffers of a stream make V8 look through the whole heap every 30 MB. In one go that takes some 20 ms, which nobody here notices; in
+// steps beside the work, as is its way, it takes several times the processor: measured 7.7 s for a backup of 700 MB, and 5.9 s with this.
+setFlagsFromString('--no-incremental-marking')
+
 const first = new AbortController()
 const second = new AbortController()
 
