@@ -77,8 +77,8 @@ export const markSkipped = (db: Db, outgoing: Outgoing, reason: string): Promise
 
 /** Whether a later notification tells the same notifier of the same execution. */
 export const isSuperseded = async (db: Db, { notification }: Outgoing): Promise<boolean> => {
-  const rows = await db.execute(sql`SELECT FROM backup_notifications WHERE notifier_id = ${notification.notifier_id} AND id > ${notification.id}
-    AND payload #>> '{execution,id}' = ${notification.payload}::jsonb #>> '{execution,id}' LIMIT 1`)
+  const rows = await db.execute(sql`SELECT 1 FROM backup_notifications one JOIN backup_notifications later ON later.notifier_id = one.notifier_id AND later.id > one.id
+    AND later.payload #>> '{execution,id}' = one.payload #>> '{execution,id}' WHERE one.id = ${notification.id} LIMIT 1`)
   return rows.length > 0
 }
 

@@ -40,7 +40,13 @@ const retryAfterOf = (response: Response, body: string): number | undefined => {
   return said === undefined ? undefined : Math.ceil(Number(said) * 1000)
 }
 
-const refusal = (host: string, response: Response, body: string): BackupdError => {
+// Some services repeat what they were called with.
+const without = (url: string, text: string): string =>
+  url.split(/[/?&=]+/).slice(2).filter((piece) => piece.length >= 6).reduce((clean, piece) => clean.replaceAll(piece, '[secret]'), text)
+
+const refusal = (url: string, response: Response, answer: string): BackupdError => {
+  const { host } = new URL(url)
+  const body = without(url, answer)
   const { status } = response
   const excerpt = redact(body).replaceAll(/\s+/g, ' ').trim().slice(0, KEPT)
   const said = `${host} answers ${status}${excerpt === '' ? '' : `: ${excerpt}`}`
@@ -63,7 +69,7 @@ export const post = async ({ url, body, contentType = 'application/json', header
       headers: { 'content-type': contentType, 'user-agent': 'backupd', connection: 'close', ...headers },
     })
     const text = await readSome(response)
-    if (response.status < 200 || response.status > 299) throw refusal(host, response, text)
+    if (response.status < 200 || response.status > 299) throw refusal(url, response, text)
   } catch (error) {
     if (signal.aborted && signal.reason instanceof BackupdError) throw signal.reason
     throw networkFailure(host, error)
