@@ -60,9 +60,15 @@ class Refusal extends Error {
 
 const unit = 256 * 1024
 const smallestPart = 5 * 1024 * 1024
+// Every answer tells it, and computing it for a whole object at each read of a range would take longer than all else.
+const knownCrcs = new WeakMap<Buffer, string>()
+
 const crcOf = (data: Buffer): string => {
+  const known = knownCrcs.get(data)
+  if (known !== undefined) return known
   const crc = new CRC32C()
   crc.update(data)
+  knownCrcs.set(data, crc.toString())
   return crc.toString()
 }
 
