@@ -184,7 +184,7 @@ await t.test('an object that is replaced while it is read is not mixed', async (
   let opened = 0
   // The first answer ends early, so that the rest is asked for.
   faults.decide(({ url }) => (url.includes('alt=media') && (opened += 1) === 1
-    ? { status: 200, headers: { 'content-length': String(30 * MiB), 'x-goog-generation': '1', connection: 'close' }, body: 'x'.repeat(1000) } : 'pass'))
+    ? { status: 206, headers: { 'content-length': String(8 * MiB), 'content-range': `bytes 0-${8 * MiB - 1}/${30 * MiB}`, 'x-goog-generation': '1', connection: 'close' }, body: 'x'.repeat(1000) } : 'pass'))
   await c.rejects(collect(reader.read('key', { signal })), { code: 'storage.changed' })
   faults.decide(() => 'pass')
   await Promise.all([storage.close(), reader.close()])
