@@ -190,7 +190,7 @@ keys:
   ])
   const shown = await machine.cli(['apply', name])
   t.ok(shown.stderr.includes(`${name}:34:14: schedules[1].encrypt: expected true or false, found text`), shown.stderr)
-  t.ok(shown.stderr.includes(`${name}:2:1: unknown field "sauces". The fields here are $schema, version, keys, sources, storages, schedules`), shown.stderr)
+  t.ok(shown.stderr.includes(`${name}:2:1: unknown field "sauces". The fields here are $schema, version, keys, sources, storages, policies, schedules, notifiers`), shown.stderr)
   t.notMatch(machine.transcript(), /QQQQQQQQ|12345678/)
   t.strictSame(await machine.query('SELECT 1 FROM backup_sources UNION ALL SELECT 1 FROM storage_backend_configs'), [])
 })
