@@ -1,4 +1,5 @@
-import postgres from 'postgres'
+import type postgres from 'postgres'
+import { openPool } from '../postgres/driver.js'
 import type { Secret } from '../secret.js'
 
 export type Sql = postgres.Sql<{ bigint: number }>
@@ -23,7 +24,7 @@ const withoutHost = (text: string): { url: string; host: string | undefined; por
 /** A pool of up to `max` connections, opened when first used. Times are UTC, bigint columns are numbers, notices are silent. */
 export const connectTo = (target: Secret, max: number, options: { idle?: number; name?: string; onclose?: () => void } = {}): Sql => {
   const { url, host, port } = withoutHost(target.reveal())
-  return postgres(url, {
+  return openPool<{ bigint: number }>({
     ...(host === undefined ? {} : { host }),
     ...(port === undefined ? {} : { port: Number(port) }),
     max,
@@ -37,5 +38,5 @@ export const connectTo = (target: Secret, max: number, options: { idle?: number;
     fetch_types: false,
     ...(options.onclose === undefined ? {} : { onclose: options.onclose }),
     types: { bigint: { to: 20, from: [20], parse: (text: string) => Number(text), serialize: (value: number) => String(value) } },
-  })
+  }, url)
 }

@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net'
-import postgres from 'postgres'
+import type postgres from 'postgres'
 import { abortError, BackupdError, throwIfAborted } from '../errors.js'
 import { connectTimeout, type Connection } from './connection.js'
+import { openPool } from './driver.js'
 import { sourceError } from './failures.js'
 import { attempts, openSocket, type Encryption } from './socket.js'
 
@@ -59,7 +60,7 @@ const open = (connection: Connection, encryption: Encryption, options: OpenOptio
     },
     socket: async () => track(await openSocket(connection, encryption, options.signal)),
   }
-  const query = postgres(settings as unknown as postgres.Options<Record<string, never>>)
+  const query: postgres.Sql = openPool(settings)
   return {
     query,
     end: async (timeout) => {
