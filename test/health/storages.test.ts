@@ -1,4 +1,5 @@
 import t from 'tap'
+import { catalogOn, serverFor } from '../catalog/server.js'
 import type { StorageRow } from '../../src/catalog/storages.js'
 import type { HealthContext } from '../../src/health/check.js'
 import { storagesCheck } from '../../src/health/storages.js'
@@ -11,11 +12,14 @@ const ftp = async (tls: string): Promise<Storage> =>
   openStorage('ftp', checkConfig('ftp', { host: 'ftp.example.org', username: 'backup', tls }), { log: silentLog(), parallelUploads: 1, retryFor: 0 })
 
 t.test('FTP without TLS is warned about in health', async (t) => {
+  const catalog = await catalogOn(t, await serverFor(t))
   for (const [tls, expected] of [['none', ['healthy', 'warning']], ['explicit', ['healthy']]] as const) {
     // Opened as it would be, and asked nothing: what is told does not come from the server.
     const open = async (): Promise<Storage> => ({ ...(await ftp(tls)), stat: async () => undefined })
-    const storages = async () => [{ row: { name: 'far' } as StorageRow, open }]
-    const findings = await storagesCheck.run({ thorough: false, signal: new AbortController().signal, storages } as unknown as HealthContext)
+    const storages = async () => [{ row: { id: 1, name: 'far', backend_type: 'ftp' } as StorageRow, open }]
+    const findings = await storagesCheck.run({
+      thorough: false, signal: new AbortController().signal, log: silentLog(), storages, catalog: async () => catalog, probing: () => ({ write: false }),
+    } as unknown as HealthContext)
     t.strictSame(findings.map(({ level }) => level), expected, tls)
     if (tls === 'none') t.match(findings[1], { subject: 'storage far', message: /^FTP without TLS: the password/ })
   }
