@@ -10,6 +10,7 @@ import { BackupdError } from '../errors.js'
 import { brokenRules, unknownName, type Existing, type Finding, type Kind, type Scope } from './apply-kind.js'
 import { catalogTime } from './configure.js'
 import { nextRun } from './cron.js'
+import { hookFields, hooksOf, hooksSchema, type Hooks } from './hook-settings.js'
 import { removeUnusedSchedule, scheduleColumns, scheduleLimits, scheduleRules, sourceIdOf, type NewScheduleSettings } from './schedule-settings.js'
 import { DEFAULT_SOURCE, fromEnvironment } from './sources.js'
 import { needStorage } from './storage-settings.js'
@@ -43,6 +44,7 @@ const schema = z.strictObject({
   bandwidth_mbps: whole(scheduleLimits.bandwidth).optional().describe('Limit in megabits per second.'),
   parallel_uploads: whole(scheduleLimits.parallelUploads).default(defaults.parallel_uploads).describe('Pieces of an object in flight at a time.'),
   jobs: whole(scheduleLimits.jobs).optional().describe('Connections to dump with.'),
+  hooks: hooksSchema.optional().describe('Commands around a backup.'),
   active: flag.default(defaults.active).describe('Whether it runs.'),
   description: z.string('text').optional().describe('For people.'),
 })
@@ -54,6 +56,17 @@ const settingsOf = (doc: ScheduleDoc): NewScheduleSettings => ({
   parallelUploads: doc.parallel_uploads, copyTo: doc.copy_to, jobs: doc.jobs, description: doc.description,
 })
 
+/** Hooks as a file writes them; what the column holds and a file cannot say is text, which differs from every file. */
+const hooksDoc = ({ hooks }: Schedule): { hooks?: Hooks } => {
+  try {
+    const { pre, post } = hooksOf({ hooks })
+    const given = { ...(pre ? { pre } : {}), ...(post ? { post } : {}) }
+    return Object.keys(given).length === 0 ? {} : { hooks: given }
+  } catch {
+    return { hooks: JSON.stringify(hooks) as unknown as Hooks }
+  }
+}
+
 const docOf = (row: Schedule, storage: (id: number) => string, source: (id: number) => string): ScheduleDoc => {
   // What the column may hold of other programs' is not in the type, and differs from every file.
   const { backup_type: type, compression_type: compression } = row as unknown as { backup_type: ScheduleDoc['type']; compression_type: ScheduleDoc['compression'] }
@@ -64,7 +77,7 @@ const docOf = (row: Schedule, storage: (id: number) => string, source: (id: numb
     retention_days: row.retention_days, include: jsonTexts(row.include_patterns), exclude: jsonTexts(row.exclude_patterns),
     // As a run takes them: a limit of 0 is none, and at least one piece is in flight.
     ...(bandwidth === null || bandwidth <= 0 ? {} : { bandwidth_mbps: bandwidth }), parallel_uploads: Math.max(1, row.max_parallel_uploads),
-    ...(jobs === null ? {} : { jobs }), active: row.is_active, ...(description === null ? {} : { description }),
+    ...(jobs === null ? {} : { jobs }), ...hooksDoc(row), active: row.is_active, ...(description === null ? {} : { description }),
   }
 }
 
@@ -85,6 +98,7 @@ const columns = async ({ env, tx }: Scope, doc: ScheduleDoc, existing?: Existing
   copy_to: doc.copy_to === undefined ? null : (await needStorage(tx, doc.copy_to)).id,
   source_id: existing?.doc.source === doc.source ? existing.row.source_id : await sourceIdOf(env, tx, doc.source === DEFAULT_SOURCE ? undefined : doc.source),
   is_active: doc.active,
+  hooks: doc.hooks?.pre || doc.hooks?.post ? { pre: doc.hooks.pre ?? null, post: doc.hooks.post ?? null } : null,
 })
 
 /** When it runs next, by the catalog's clock; what was missed while it was off is not made up for. */
@@ -113,7 +127,7 @@ export const scheduleKind: Kind<ScheduleDoc, Schedule> = {
   type: 'schedule',
   schema,
   defaults,
-  fields: () => Object.keys(schema.shape),
+  fields: (_item, path) => (path[0] === 'hooks' ? hookFields(path.slice(1)) : Object.keys(schema.shape)),
   read: async (_env, tx): Promise<Existing<ScheduleDoc, Schedule>[]> => {
     const [storage, source] = [namer(await listStorages(tx)), namer(await listSources(tx))]
     return (await listSchedules(tx)).map((row) => ({ id: row.id, row, doc: docOf(row, storage, source), ...(row.managed_by === null ? {} : { kept: `${row.managed_by} keeps it by itself` }) }))

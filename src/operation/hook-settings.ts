@@ -10,14 +10,23 @@ import { scheduleNamed } from './schedule-settings.js'
 /** Seconds that a hook may take unless told otherwise. */
 export const HOOK_TIMEOUT = 300
 
-const word = z.string('text').max(100_000).refine((value) => !value.includes('\0'), 'text without a zero byte')
+const seconds = 'a whole number of seconds from 1 to 86400'
+const word = z.string('text').max(100_000, 'text of at most 100000 characters').refine((value) => !value.includes('\0'), 'text without a zero byte')
 const command = z.strictObject({
-  /** Program and arguments; with `shell`, one script for /bin/sh. */
-  argv: z.array(word).min(1, 'at least the program').max(200).refine((words) => words[0] !== '', 'a program that is not empty'),
-  shell: z.boolean('true or false').default(false),
-  timeout_seconds: z.number('a number').int().min(1).max(86_400).default(HOOK_TIMEOUT),
-}).refine(({ argv, shell }) => !shell || argv.length === 1, 'with shell, argv is one script')
-const schema = z.strictObject({ pre: command.nullish(), post: command.nullish() })
+  argv: z.array(word, 'a list of program and arguments').min(1, 'at least the program').max(200, 'at most 200 words').refine((words) => words[0] !== '', 'a program that is not empty')
+    .describe('Program and arguments; with shell, one script for /bin/sh.'),
+  shell: z.boolean('true or false').default(false).describe('Whether argv is a script for /bin/sh.'),
+  timeout_seconds: z.int(seconds).min(1, seconds).max(86_400, seconds).default(HOOK_TIMEOUT).describe('How long it may take.'),
+}, 'an object with argv').refine(({ argv, shell }) => !shell || argv.length === 1, { message: 'one script, because shell is true', path: ['argv'] })
+
+/** Hooks as a configuration file and the column write them. */
+export const hooksSchema = z.strictObject({
+  pre: command.nullish().describe('Before each backup; if it fails, there is no backup.'),
+  post: command.nullish().describe('After each backup, however it ended.'),
+}, 'an object with pre and post')
+
+/** Fields that may stand in hooks at `path`. */
+export const hookFields = (path: readonly (string | number)[]): readonly string[] => (path.length === 0 ? Object.keys(hooksSchema.shape) : Object.keys(command.shape))
 
 /** A command around a backup. */
 export type Hook = z.output<typeof command>
@@ -36,7 +45,7 @@ export const hooksOf = ({ hooks }: Pick<Schedule, 'hooks'>): Hooks => {
   if (typeof hooks !== 'string' && (typeof hooks !== 'object' || Array.isArray(hooks))) throw invalid('this is no object')
   const given = jsonObject(hooks)
   if (typeof hooks === 'string' && Object.keys(given).length === 0) throw invalid('this is no object')
-  const parsed = schema.safeParse(given)
+  const parsed = hooksSchema.safeParse(given)
   if (parsed.success) return parsed.data
   throw invalid(parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('; '))
 }

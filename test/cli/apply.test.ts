@@ -194,3 +194,58 @@ keys:
   t.notMatch(machine.transcript(), /QQQQQQQQ|12345678/)
   t.strictSame(await machine.query('SELECT 1 FROM backup_sources UNION ALL SELECT 1 FROM storage_backend_configs'), [])
 })
+
+t.test('hooks are part of a schedule', async (t) => {
+  const machine = await machineOn(t, server)
+  const file = fileOn(machine)
+  const withHooks = (hooks: string): string => `
+sources: [{ name: default, url: postgres://h/shop }]
+storages:
+  - { name: disk, type: local, config: { base_path: ${machine.path('repository')} } }
+schedules:
+  - name: nightly
+    cron: 0 2 * * *
+    storage: disk
+    encrypt: false
+${hooks}`
+  const both = `    hooks:
+      pre: { argv: [/usr/local/bin/freeze, --quiet], timeout_seconds: 60 }
+      post: { argv: ["echo thawed; true"], shell: true }
+`
+  const hooks = async (): Promise<unknown> => (await machine.query('SELECT hooks FROM backup_schedules'))[0]?.['hooks']
+  t.equal((await machine.cli(['apply', file(withHooks(both)), '--yes'])).code, 0)
+  const stored = { pre: { argv: ['/usr/local/bin/freeze', '--quiet'], shell: false, timeout_seconds: 60 }, post: { argv: ['echo thawed; true'], shell: true, timeout_seconds: 300 } }
+  t.strictSame(await hooks(), stored)
+
+  const exported = (await machine.cli(['export'])).stdout
+  t.match(exported, /hooks:\n +pre:\n +argv:\n +- \/usr\/local\/bin\/freeze/)
+  t.match(await machine.cli(['apply', file(exported), '--prune', '--yes']), { code: 0, stdout: /^nothing to do/m })
+  t.match(await machine.cli(['apply', file(withHooks(both)), '--yes']), { code: 0, stdout: /^nothing to do/m })
+
+  const plan = await machine.cli(['apply', file(withHooks(both.replace('60', '90'))), '--dry-run'])
+  t.match(plan.stdout, /~ schedule nightly\n {4}hooks\.pre\.timeout_seconds: 60 → 90\n0 to add, 1 to change/)
+  t.strictSame(await hooks(), stored)
+  t.equal((await machine.cli(['apply', file(withHooks('')), '--yes'])).code, 0, 'left out is none')
+  t.equal(await hooks(), null)
+
+  await machine.query(`UPDATE backup_schedules SET hooks = '{"pre": {}}'`)
+  t.match((await machine.cli(['export'])).stderr, /schedule nightly holds what a file cannot say/)
+  t.equal((await machine.cli(['apply', file(withHooks('')), '--yes'])).code, 0)
+  t.equal(await hooks(), null, 'what made no sense is put right')
+
+  const bad = file(withHooks(`    hooks:
+      pre: { argv: [a, b], shell: true }
+      post: { argv: [], timeout_seconds: 0, color: red }
+      before: { argv: [a] }
+`))
+  const refused = await machine.cli(['apply', bad, '--yes', '--json'])
+  t.equal(refused.code, 4)
+  t.strictSame(refused.json<Failed>().error.details?.problems?.map(({ line, column, path, code }) => `${line}:${column} ${path} ${code}`).sort(), [
+    '11:20 schedules[0].hooks.pre.argv apply.wrong_value',
+    '12:21 schedules[0].hooks.post.argv apply.wrong_value',
+    '12:42 schedules[0].hooks.post.timeout_seconds apply.wrong_value',
+    '12:45 schedules[0].hooks.post apply.unknown_field',
+    '13:7 schedules[0].hooks apply.unknown_field',
+  ])
+  t.match((await machine.cli(['apply', bad])).stderr, /unknown field "before"\. The fields here are pre, post/)
+})
