@@ -44,6 +44,8 @@ export interface Config {
   auditArchiveDelete: boolean
   /** Signs rows of audit_logs, PEM; undefined means the file in the state directory. */
   auditKey: Secret | undefined
+  /** Whether the daemon backs up its own catalog to each storage. */
+  catalogBackup: boolean
 }
 
 const wholeNumber = (min: number, max: number) =>
@@ -84,6 +86,7 @@ export const variables = {
   BACKUPD_AUDIT_ARCHIVE_STORAGE: z.string().min(1, 'the name of a storage'),
   BACKUPD_AUDIT_ARCHIVE_DELETE: z.enum(['true', 'false'], 'true or false').transform((value) => value === 'true'),
   BACKUPD_AUDIT_KEY: secretText,
+  BACKUPD_CATALOG_BACKUP: z.enum(['on', 'off'], 'on or off').transform((value) => value === 'on'),
 } as const
 type Variable = keyof typeof variables
 
@@ -189,5 +192,6 @@ export const readConfig = (env: Environment): Config => {
     auditArchiveStorage: value(env, 'BACKUPD_AUDIT_ARCHIVE_STORAGE'),
     auditArchiveDelete: value(env, 'BACKUPD_AUDIT_ARCHIVE_DELETE') ?? false,
     auditKey: secret(value(env, 'BACKUPD_AUDIT_KEY')),
+    catalogBackup: value(env, 'BACKUPD_CATALOG_BACKUP') ?? true,
   })
 }

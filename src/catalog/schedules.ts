@@ -7,6 +7,12 @@ import { liveExecutionStatuses, type ExecutionStatus } from './statuses.js'
 export type Schedule = typeof backupSchedules.$inferSelect
 export type NewSchedule = typeof backupSchedules.$inferInsert
 
+/** Whether the daemon keeps the schedule for itself, to back up the catalog. */
+export const isManaged = ({ managed_by }: Pick<Schedule, 'managed_by'>): boolean => managed_by === MANAGER
+
+/** What `managed_by` holds of schedules that the daemon keeps for itself. */
+export const MANAGER = 'backupd'
+
 /** All schedules, by name. */
 export const listSchedules = (db: Db): Promise<Schedule[]> =>
   db.select().from(backupSchedules).orderBy(asc(backupSchedules.name), asc(backupSchedules.id))

@@ -10,6 +10,7 @@ import { BackupdError, messageOf } from '../errors.js'
 import { startHttp } from '../http/server.js'
 import type { Log } from '../log.js'
 import { archiveLogs } from '../operation/audit-archive.js'
+import { keepCatalogSchedules } from '../operation/catalog-schedules.js'
 import { newWorkerId, type Environment } from '../operation/environment.js'
 import { version } from '../version.js'
 import { createAlerts } from './alerts.js'
@@ -130,6 +131,8 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   }
   periodic.every(options.archive, 'audit archive', whenReachable(archive))
   periodic.every(600, 'workers', whenReachable(() => sweepWorkers(catalog.db)))
+  const keepSchedules = whenReachable(() => keepCatalogSchedules(env))
+  periodic.every(60, 'catalog schedules', keepSchedules)
   const upkeep = createUpkeep(env)
   periodic.every(options.upkeep, 'upkeep', whenReachable(() => upkeep.run()))
   // Word of a new alert may be missed, and what a receiver did not take is tried again.
@@ -143,6 +146,7 @@ const serve = async (around: Surroundings, catalog: Catalog): Promise<void> => {
   await manager.notify('READY=1', 'STATUS=running')
   log.info({ concurrency: config.concurrency }, 'ready')
   void archive().catch((error: unknown) => log.error({ task: 'audit archive', error: catalogReason(error) }, 'periodic work failed'))
+  void keepSchedules().catch((error: unknown) => log.error({ task: 'catalog schedules', error: catalogReason(error) }, 'periodic work failed'))
   // Not at once: the first round would compete with the work that has waited for a daemon.
   void wait(FIRST_CHECK, undefined, { signal }).then(whenReachable(check)).catch((error: unknown) => log.debug({ error: catalogReason(error) }, 'health could not be looked at yet'))
 

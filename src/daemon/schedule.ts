@@ -3,9 +3,10 @@ import { databaseTime } from '../catalog/attention.js'
 import type { Db } from '../catalog/connect.js'
 import { cancelSwitchedOff, enqueue, listExecutions } from '../catalog/executions.js'
 import { notifyWork } from '../catalog/notifications.js'
-import { lockDueSchedules, nextRunHolds, setNextRun, setNoNextRun, type Schedule } from '../catalog/schedules.js'
+import { isManaged, lockDueSchedules, nextRunHolds, setNextRun, setNoNextRun, type Schedule } from '../catalog/schedules.js'
 import { jsonTexts } from '../catalog/json.js'
 import { liveExecutionStatuses } from '../catalog/statuses.js'
+import { storageById } from '../catalog/storages.js'
 import { addWarning } from '../catalog/warnings.js'
 import { BackupdError, messageOf } from '../errors.js'
 import { nextRun } from '../operation/cron.js'
@@ -61,6 +62,10 @@ const enqueueRun = (tx: Db, schedule: Schedule, run: Run, now: Date) =>
     ...(run.warning === undefined ? {} : { warnings: [run.warning] }),
   })
 
+/** The catalog is backed up only where that is wanted, and not to a storage that is switched off. */
+const rests = async ({ config }: Environment, tx: Db, schedule: Schedule): Promise<boolean> =>
+  isManaged(schedule) && (!config.catalogBackup || (await storageById(tx, schedule.storage_backend_id))?.is_active !== true)
+
 /** Does what is due for one locked schedule; says what is to be told when the transaction has ended. */
 const handle = async (env: Environment, tx: Db, schedule: Schedule, now: Date): Promise<{ fired?: number; afterwards?: Afterwards }> => {
   const { log, config } = env
@@ -78,6 +83,7 @@ const handle = async (env: Environment, tx: Db, schedule: Schedule, now: Date): 
     }
     const { next, run, skipped } = decide(schedule, schedule.next_run_at, now, config)
     await setNextRun(tx, schedule.id, next)
+    if (await rests(env, tx, schedule)) return {}
     if (run === undefined) {
       return {
         afterwards: async () => {

@@ -8,7 +8,7 @@ const generate = 'Make one with "backupd key generate", or add a public key with
 const publicKeys = (keys: readonly Key[], encrypting: readonly string[]): Finding => {
   const subject = 'keys'
   if (keys.length > 0) return { subject, level: 'healthy', message: `new backups are encrypted to ${keys.map(({ name }) => name).join(', ')}` }
-  if (encrypting.length === 0) return { subject, level: 'warning', message: 'there is no key, so backups cannot be encrypted', advice: generate }
+  if (encrypting.length === 0) return { subject, level: 'warning', message: 'there is no key, so backups cannot be encrypted, and the catalog is not backed up', advice: generate }
   return { subject, level: 'critical', message: `there is no key, and these schedules encrypt: ${encrypting.join(', ')}`, advice: generate }
 }
 

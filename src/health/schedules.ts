@@ -1,6 +1,6 @@
 import { newestGoodBackups } from '../catalog/executions.js'
 import { runningSchedules } from '../catalog/observations.js'
-import type { Schedule } from '../catalog/schedules.js'
+import { isManaged, type Schedule } from '../catalog/schedules.js'
 import { compressionTypes } from '../catalog/statuses.js'
 import { codecs } from '../compression/registry.js'
 import { findingOf, type Check, type Finding, type HealthContext } from './check.js'
@@ -66,7 +66,9 @@ export const schedulesCheck: Check = {
   needsCatalog: true,
   run: async (context) => {
     const { db } = await context.catalog()
-    const active = (await context.schedules()).filter(({ is_active }) => is_active)
+    const storages = new Set((await context.storages()).map(({ row }) => row.id))
+    const rests = (schedule: Schedule): boolean => isManaged(schedule) && (!context.config.catalogBackup || !storages.has(schedule.storage_backend_id))
+    const active = (await context.schedules()).filter((schedule) => schedule.is_active && !rests(schedule))
     if (active.length === 0) return [{ subject: 'schedules', level: 'healthy', message: 'none is active' }]
     const good = await newestGoodBackups(db)
     const running = await runningSchedules(db)

@@ -3,11 +3,13 @@ import type { CompressionType } from '../compression/codec.js'
 import { codecs } from '../compression/registry.js'
 import { jsonList } from '../catalog/json.js'
 import { activeKeys } from '../catalog/keys.js'
-import type { Schedule } from '../catalog/schedules.js'
+import { catalogTables } from '../catalog/own-tables.js'
+import { isManaged, type Schedule } from '../catalog/schedules.js'
 import { compressionTypes, supportedBackupTypes, type SupportedBackupType } from '../catalog/statuses.js'
 import { parseRecipient } from '../encryption/keys.js'
 import { BackupdError } from '../errors.js'
 import type { Connection } from '../postgres/connection.js'
+import { exactly } from '../postgres/patterns.js'
 import type { Environment } from './environment.js'
 import { sourceOfSchedule, storageRow } from './sources.js'
 
@@ -90,7 +92,7 @@ export const planBackup = async (env: Environment, schedule: Schedule): Promise<
     compression,
     compressionLevel: schedule.compression_level ?? undefined,
     recipients: schedule.encrypt_backup ? await activeRecipients(env) : [],
-    include: patterns(schedule.include_patterns, 'include_patterns'),
+    include: isManaged(schedule) ? (await catalogTables(env.catalog.sql)).map(exactly) : patterns(schedule.include_patterns, 'include_patterns'),
     exclude: patterns(schedule.exclude_patterns, 'exclude_patterns'),
     // A limit of 0 can only be meant as none.
     bandwidthMbps: schedule.bandwidth_limit_mbps === null || schedule.bandwidth_limit_mbps <= 0 ? undefined : schedule.bandwidth_limit_mbps,

@@ -2,7 +2,7 @@ import { writeAudit } from '../audit/audit.js'
 import { enqueue, findExecution, listExecutions, type Execution } from '../catalog/executions.js'
 import { namedByFound } from '../catalog/found.js'
 import { notifyWork } from '../catalog/notifications.js'
-import type { Schedule } from '../catalog/schedules.js'
+import { isManaged, type Schedule } from '../catalog/schedules.js'
 import { findSource } from '../catalog/sources.js'
 import { liveExecutionStatuses, type Trigger } from '../catalog/statuses.js'
 import { BackupdError } from '../errors.js'
@@ -41,7 +41,7 @@ export const needBackup = (execution: Execution): Execution => {
 export const requestBackup = async (env: Environment, schedule: Schedule, trigger: Trigger): Promise<Execution> => {
   const { db } = env.catalog
   checkBackupType(schedule.backup_type)
-  const source = schedule.source_id ?? (await findSource(db, DEFAULT_SOURCE))?.id ?? null
+  const source = isManaged(schedule) ? null : (schedule.source_id ?? (await findSource(db, DEFAULT_SOURCE))?.id ?? null)
   const execution = await db.transaction(async (tx) => {
     const row = await enqueue(tx, {
       backup_id: newBackupId(new Date(), schedule.name),

@@ -1,7 +1,7 @@
 import type { Db } from '../catalog/connect.js'
 import { activeKeys } from '../catalog/keys.js'
 import { notifyWork } from '../catalog/notifications.js'
-import { findSchedule, insertSchedule, listSchedules, removeSchedule, updateSchedule, usesOfSchedule, type Schedule } from '../catalog/schedules.js'
+import { findSchedule, insertSchedule, isManaged, listSchedules, removeSchedule, updateSchedule, usesOfSchedule, type Schedule } from '../catalog/schedules.js'
 import { findSource, listSources } from '../catalog/sources.js'
 import { listStorages, type StorageRow } from '../catalog/storages.js'
 import { compressionTypes } from '../catalog/statuses.js'
@@ -13,7 +13,7 @@ import { catalogTime, checkDescription, checkName, keepRules, recorded, refuseIn
 import { checkTimezone, nextRun, nextRuns } from './cron.js'
 import type { Environment } from './environment.js'
 import { checkBackupType, checkCompression, noKey } from './plan.js'
-import { DEFAULT_SOURCE, fromEnvironment, noSource } from './sources.js'
+import { CATALOG_SOURCE, DEFAULT_SOURCE, fromEnvironment, noSource } from './sources.js'
 import { needStorage } from './storage-settings.js'
 
 /** What a schedule is made of, as typed; numbers are whole and in range. */
@@ -138,7 +138,7 @@ const withNames = async (db: Db, schedules: readonly Schedule[]): Promise<Schedu
   const storage = namesById(await listStorages(db))
   const source = namesById(await listSources(db))
   return schedules.map((row) => ({
-    ...row, storage: storage(row.storage_backend_id), source: source(row.source_id) ?? DEFAULT_SOURCE, copy_to_storage: storage(row.copy_to),
+    ...row, storage: storage(row.storage_backend_id), source: isManaged(row) ? CATALOG_SOURCE : (source(row.source_id) ?? DEFAULT_SOURCE), copy_to_storage: storage(row.copy_to),
   }))
 }
 
@@ -171,8 +171,16 @@ export const switchSchedule = async (env: Environment, name: string, on: boolean
   return viewOf(env.catalog.db, row)
 }
 
-/** Removes a schedule of which nothing is waiting or running, in a transaction; its backups stay. Fails with `schedule.in_use`. */
+const refuseManaged = (row: Schedule): void => {
+  if (!isManaged(row)) return
+  throw new BackupdError('schedule.managed', `the schedule "${row.name}" backs up the catalog, and the daemon would make it again`, {
+    kind: 'usage', hint: `Switch it off with "backupd schedule disable ${row.name}"; BACKUPD_CATALOG_BACKUP=off does so for all storages.`,
+  })
+}
+
+/** Removes a schedule of which nothing is waiting or running, in a transaction; its backups stay. Fails with `schedule.in_use` and `schedule.managed`. */
 export const removeUnusedSchedule = async (tx: Db, row: Schedule): Promise<Changed<{ schedule: Schedule; executions: number }>> => {
+  refuseManaged(row)
   const { live, executions } = await usesOfSchedule(tx, row.id)
   refuseInUse('schedule', row.name, live === 0 ? [] : [`${live} of its executions ${live === 1 ? 'waits or runs' : 'wait or run'}`], 'Wait for it, or cancel it with "backupd cancel".')
   await removeSchedule(tx, row.id)

@@ -1,5 +1,5 @@
 import { jsonObject } from '../catalog/json.js'
-import { listSchedules } from '../catalog/schedules.js'
+import { isManaged, listSchedules } from '../catalog/schedules.js'
 import { findSource, insertSource, listSources, removeSource, usesOfSource, type Source } from '../catalog/sources.js'
 import type { Db } from '../catalog/connect.js'
 import { maskConfig } from '../encryption/secrets.js'
@@ -73,7 +73,7 @@ export const addSource = async (env: Environment, settings: NewSourceSettings): 
 
 const usesOf = async (tx: Db, { id, name }: Source): Promise<string[]> => {
   const { schedules } = await usesOfSource(tx, id)
-  const byDefault = name === DEFAULT_SOURCE ? (await listSchedules(tx)).filter(({ source_id }) => source_id === null).map((schedule) => schedule.name) : []
+  const byDefault = name === DEFAULT_SOURCE ? (await listSchedules(tx)).filter((schedule) => schedule.source_id === null && !isManaged(schedule)).map((schedule) => schedule.name) : []
   return named([...schedules, ...byDefault], 'schedule')
 }
 

@@ -1,5 +1,5 @@
 import { jsonObject } from '../catalog/json.js'
-import type { Schedule } from '../catalog/schedules.js'
+import { isManaged, type Schedule } from '../catalog/schedules.js'
 import { findSource as findSourceRow, sourceById, type Source as SourceRow } from '../catalog/sources.js'
 import { storageById, type StorageRow } from '../catalog/storages.js'
 import { loadSecretKey, resolveConfig, sealConfig, type ResolveContext } from '../encryption/secrets.js'
@@ -12,6 +12,9 @@ import type { Environment } from './environment.js'
 
 /** The source that a schedule without one uses. */
 export const DEFAULT_SOURCE = 'default'
+
+/** What the source of backups of the catalog itself is called. */
+export const CATALOG_SOURCE = 'catalog'
 
 /** Fields of a source's `connection` that are secrets. A URL given by reference brings its password along, and is never shown. */
 export const SOURCE_SECRETS = ['password'] as const
@@ -69,6 +72,7 @@ export const findSource = async (env: Environment, name: string): Promise<Source
 
 /** The source that a schedule backs up. */
 export const sourceOfSchedule = async (env: Environment, schedule: Schedule): Promise<Source> => {
+  if (isManaged(schedule)) return { id: null, name: CATALOG_SOURCE, connection: parseConnection(env.catalog.url.reveal()) }
   if (schedule.source_id === null) return findSource(env, DEFAULT_SOURCE)
   const row = await sourceById(env.catalog.db, schedule.source_id)
   if (row === undefined) throw new BackupdError('source.not_found', `the source of schedule "${schedule.name}" is gone`, { kind: 'notFound' })

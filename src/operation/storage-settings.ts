@@ -3,6 +3,7 @@ import {
   findStorage, insertStorage, recordStorageHealth, removeStorage, setStorageActive, usesOfStorage, type StorageRow,
 } from '../catalog/storages.js'
 import type { Db } from '../catalog/connect.js'
+import { isManaged, listSchedules, removeSchedule } from '../catalog/schedules.js'
 import { loadSecretKey, maskConfig, resolveConfig, sealConfig } from '../encryption/secrets.js'
 import { BackupdError, messageOf } from '../errors.js'
 import { redact, Secret } from '../secret.js'
@@ -107,13 +108,16 @@ export const addStorage = async (env: Environment, settings: NewStorageSettings)
   return { storage: storageView(storage), warnings }
 }
 
-/** Removes a storage that nothing refers to, in a transaction. Fails with `storage.in_use`. */
+/** Removes a storage that nothing refers to but the schedule of the catalog's backups, which goes with it, in a transaction. Fails with `storage.in_use`. */
 export const removeUnusedStorage = async (tx: Db, row: StorageRow): Promise<Changed<StorageRow>> => {
   const { schedules, policies, executions, cleanups } = await usesOfStorage(tx, row.id)
-  const uses = [...named(schedules, 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution')]
+  const managed = (await listSchedules(tx)).filter((schedule) => isManaged(schedule) && schedule.storage_backend_id === row.id)
+  const given = schedules.filter((name) => !managed.some((schedule) => schedule.name === name))
+  const uses = [...named(given, 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution')]
   refuseInUse('storage', row.name, uses, `Remove these first, or switch it off with "backupd storage disable ${row.name}".`)
+  for (const { id } of managed) await removeSchedule(tx, id)
   await removeStorage(tx, row.id)
-  return { result: storageView(row), id: row.id, before: storageView(row), data: { cleanups_removed: cleanups } }
+  return { result: storageView(row), id: row.id, before: storageView(row), data: { cleanups_removed: cleanups, schedules_removed: managed.map(({ name }) => name) } }
 }
 
 /** Removes a storage that nothing refers to. Fails with `storage.unknown` and `storage.in_use`. */

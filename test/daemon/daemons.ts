@@ -31,10 +31,10 @@ export const eventually = async <T>(what: string, look: () => Promise<T | undefi
   }
 }
 
-/** Starts a daemon with `env` alone, on a free port unless told otherwise; it is killed when the test is over. */
+/** Starts a daemon with `env` alone, on a free port and without backups of the catalog unless told otherwise; it is killed when the test is over. */
 export const startDaemon = (t: Teardown, env: Record<string, string>): Daemon => {
   const child = spawn(process.execPath, [programPath(), 'daemon'], {
-    env: { PATH: process.env['PATH'] ?? '', BACKUPD_LISTEN: '127.0.0.1:0', ...env }, stdio: ['ignore', 'pipe', 'pipe'],
+    env: { PATH: process.env['PATH'] ?? '', BACKUPD_LISTEN: '127.0.0.1:0', BACKUPD_CATALOG_BACKUP: 'off', ...env }, stdio: ['ignore', 'pipe', 'pipe'],
   })
   const log: Record<string, unknown>[] = []
   let rest = ''

@@ -16,7 +16,7 @@ t.test('a daemon applies retention by itself, and a storage that refuses changes
   await world.put(6, 60, { storage_backend_id: '2', storage_location: 'NULL', expiring_at: 'now()' })
   const [{ name } = { name: '' }] = await world.sql('SELECT current_database() AS name')
   const stop = new AbortController()
-  const config = readConfig({ BACKUPD_STATE_DIR: tempDir(t, 'daemon'), BACKUPD_DATABASE_URL: server.url(String(name)), BACKUPD_LISTEN: '127.0.0.1:0', BACKUPD_STORAGE_RETRY: '0' })
+  const config = readConfig({ BACKUPD_CATALOG_BACKUP: 'off', BACKUPD_STATE_DIR: tempDir(t, 'daemon'), BACKUPD_DATABASE_URL: server.url(String(name)), BACKUPD_LISTEN: '127.0.0.1:0', BACKUPD_STORAGE_RETRY: '0' })
   const running = runDaemon({ config, log: silentLog(), signal: stop.signal, urgent: stop.signal, options: { tick: 1, upkeep: 1 } })
   await eventually('the run is on record', async () => (await world.sql("SELECT 1 FROM backup_audit_logs WHERE event_type = 'retention.applied'")).length > 0)
   await eventually('the sweep is on record', async () => (await world.sql("SELECT 1 FROM backup_audit_logs WHERE event_type = 'storage.swept'")).length > 0)
