@@ -141,3 +141,8 @@ await t.test('sweeping goes by age, and reports what it cannot remove', async (c
   c.match(report.remaining, [{ key: '.backupd-partial/a-folder', reason: /EISDIR|EPERM|illegal/ }])
   c.strictSame((await readdir(partials)).sort(), ['a-folder', 'young'])
 })
+
+await t.test('a folder that the file system will not make is refused, and not tried for ever', { skip: process.platform !== 'linux' && 'there is no /proc' }, async (c) => {
+  const storage = await open('/proc/backupd/folder')
+  await c.rejects(storage.write('object', bytes(1, 10), { signal }), { code: /^storage\./ })
+})
