@@ -1,4 +1,5 @@
 import { and, asc, count, eq, isNull, like, or, sql } from 'drizzle-orm'
+import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
 import { insertNamed } from './names.js'
 import { backupExecutions, backupKeys } from './schema.js'
@@ -23,7 +24,11 @@ export const keyById = async (db: Db, id: number): Promise<Key | undefined> =>
 /** Fails with `key.exists`, also when only the recipient is there already. */
 export const insertKey = (db: Db, key: NewKey): Promise<Key> =>
   insertNamed(db, 'key', key.name,
-    async (tx) => (await tx.select().from(backupKeys).where(or(eq(backupKeys.name, key.name), eq(backupKeys.recipient, key.recipient))))[0],
+    async (tx) => {
+      const [found] = await tx.select().from(backupKeys).where(or(eq(backupKeys.name, key.name), eq(backupKeys.recipient, key.recipient)))
+      if (found === undefined || found.name === key.name) return found
+      throw new BackupdError('key.exists', `this public key is there already, under the name ${found.name}`, { kind: 'usage', details: { name: found.name } })
+    },
     (tx) => tx.insert(backupKeys).values(key).returning())
 
 /** New backups are not encrypted to this key any more. The row, or undefined when it was retired before. */

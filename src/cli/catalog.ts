@@ -1,11 +1,7 @@
 import type { Command } from 'commander'
 import { BackupdError } from '../errors.js'
-import { keepPresence } from '../daemon/presence.js'
-import { resolveValue } from '../encryption/secrets.js'
-import { restoreCatalog, type RestoredCatalog } from '../operation/catalog-restore.js'
+import { restoreCatalog, type CatalogRestore } from '../operation/catalog-restore.js'
 import { rebuildCatalog, type Rebuild } from '../operation/rebuild.js'
-import { parseGiven } from '../operation/references.js'
-import { resolving } from '../operation/sources.js'
 import { needStorage } from '../operation/storage-settings.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
@@ -60,41 +56,38 @@ record already stays as it is, and nothing in the storage is changed. "latest:SC
 without such a schedule. A backup that is in two storages is a copy in the second one that is rebuilt from.
 Exit codes: 0 all found, 1 some could not be read or are of a newer format, 5 some are damaged; all others are recorded in each case.`
 
-const restoredText = ({ backup_id: id, started_at: at, tables, rows, settled, found, warnings }: RestoredCatalog): string => [
-  `the catalog of ${at.toISOString()} is restored from ${id}: ${counted(tables, 'table')}, ${counted(rows, 'row')}`,
-  `ended in it: ${settled.removed.length} running, ${settled.cancelled} waiting, ${settled.verifying} being verified, ${counted(settled.restores, 'restore')}`,
-  `${counted(found, 'newer backup')} found in the storage and recorded in it`,
-  ...warnings.map((text) => `warning: ${text}`),
-  'To use it, set BACKUPD_DATABASE_URL to that database and start the daemon. Passwords in it open with the BACKUPD_SECRET_KEY that they were sealed under.',
+const restoreText = ({ backupId, madeAt, settled, sealed, rebuild }: CatalogRestore): string => [
+  `the catalog is back, as it was at ${madeAt} (${backupId})`,
+  ...(settled.forgotten.length === 0 ? [] : [`runs that were under way then, left out: ${settled.forgotten.join(', ')}`]),
+  ...(settled.cancelled + settled.recoveries === 0 ? [] : [`${settled.cancelled} waiting runs cancelled, ${settled.recoveries} restores ended`]),
+  ...sealed.map(({ name, reason }) => `warning: ${name}: ${reason}`),
+  rebuildText(rebuild, false),
 ].join('\n')
 
-const restore = async (context: Context, { storage: name, to, backup }: { storage: string; to: string; backup?: string }): Promise<void> => {
+interface RestoreOptions { storage: string; backup?: string; replace?: boolean }
+
+const restore = async (context: Context, { storage, backup, replace = false }: RestoreOptions): Promise<void> => {
   const env = await environmentOf(context)
-  const url = await resolveValue(parseGiven(to, '--to'), { ...resolving(context), field: '--to' })
-  const leave = await keepPresence(env, 'cli')
-  try {
-    const result = await restoreCatalog(env, await needStorage(env.catalog.db, name), { url, backup })
-    context.out.result({ storage: name, ...result }, () => restoredText(result))
-  } finally {
-    await leave()
-  }
+  const result = await restoreCatalog(env, await needStorage(env.catalog.db, storage), { backup, replace })
+  context.out.result({ storage, backup_id: result.backupId, made_at: result.madeAt, settled: result.settled, sealed: result.sealed, rebuild: result.rebuild }, () => restoreText(result))
+  if (result.rebuild.troubles.length > 0) throw partial(result.rebuild, false)
 }
 
 const restoreHelp = `
-For a catalog that was lost: add the storage with "backupd storage add" to an empty catalog, and put the private key at hand first. The database
-of --to must not be there yet; nothing that is there is changed. What was running when the backup was made is ended in the restored catalog,
-and backups that are newer are found and recorded.
-Exit codes: 1 failed or the database is there already, 3 no backup of a catalog in the storage, 4 the key or target is not set up, 5 the backup is damaged.`
+The daemon backs up its catalog to every storage once a day. On a new machine: add the storage with "backupd storage add", name the private key in
+BACKUPD_IDENTITY_FILE and the old secret key in BACKUPD_SECRET_KEY, then restore; stop daemons first. Backups that are newer than the catalog's are
+found as "catalog rebuild" finds them. The catalog has to hold nothing but the storage and what a rebuild found.
+Exit codes: as of "catalog rebuild"; 3 there is no such backup, 4 the catalog is in use.`
 
-/** `backupd catalog rebuild | restore`. */
+/** `backupd catalog rebuild` and `restore`. */
 export const define = (command: Command, run: Run): void => {
+  command.command('restore').description('bring back the catalog from its newest backup in a storage').requiredOption('--storage <name>', 'where to look')
+    .option('--backup <backup_id>', 'this one instead of the newest')
+    .option('--replace', 'also where the catalog is in use: all of its content is replaced')
+    .addHelpText('after', restoreHelp)
+    .action((options: RestoreOptions) => run((context) => restore(context, options)))
   command.command('rebuild').description('find every backup of a storage from its manifests alone').requiredOption('--storage <name>', 'where to look')
     .option('--dry-run', 'say what would be recorded')
     .addHelpText('after', rebuildHelp)
     .action((options: { storage: string; dryRun?: boolean }) => run((context) => rebuild(context, options)))
-  command.command('restore').description('bring back the catalog itself from its newest backup, into a new database').requiredOption('--storage <name>', 'where the backup is')
-    .requiredOption('--to <url>', 'the database to make: a URL, or {"$env":"NAME"} or {"$file":"path"} that hold one')
-    .option('--backup <execution>', 'another backup than the newest')
-    .addHelpText('after', restoreHelp)
-    .action((options: { storage: string; to: string; backup?: string }) => run((context) => restore(context, options)))
 }

@@ -70,7 +70,7 @@ t.test('a public key is added, and a private one is refused without being shown'
   const added = await machine.cli(['key', 'add', recipient, '--json'])
   t.equal(added.code, 0, added.stderr)
   t.match(added.json<KeyRow>(), { name: /^key-[0-9a-f]{8}$/, recipient })
-  t.match(await machine.cli(['key', 'add', recipient, '--name', 'same']), { code: 2, stderr: /already/ })
+  t.match(await machine.cli(['key', 'add', recipient, '--name', 'same']), { code: 2, stderr: /there already, under the name / })
   t.match(await machine.cli(['key', 'add', secret]), { code: 2, stderr: /This is a private key/ })
   t.match(await machine.cli(['key', 'add', 'age1nonsense']), { code: 2, stderr: /is not an age recipient/ })
   t.notMatch(machine.transcript(), secret)

@@ -1,6 +1,4 @@
-import { cpSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
 import { openCatalog } from '../../src/catalog/connect.js'
 import { listSchedules } from '../../src/catalog/schedules.js'
@@ -56,30 +54,6 @@ t.test('the catalog is backed up to each storage, by a schedule that is made onc
     await world.ok(['audit', 'verify'], { env })
     t.equal((await world.sql('again', `SELECT to_regclass('of_another') AS there`))[0]?.['there'], null, 'without what is of other programs')
     t.equal((await world.sql('again', `SELECT count(*)::int AS n FROM pg_constraint WHERE contype = 'f'`))[0]?.['n'], (await sql`SELECT count(*)::int AS n FROM pg_constraint WHERE contype = 'f'`)[0]?.['n'], 'with all foreign keys')
-  })
-
-  await t.test('with the whole catalog lost, it comes back from the storage and the private key', async (t) => {
-    const later = (await world.ok(['run-now', 'nightly', '--json'])).json<ShownExecution>()
-    const bare = { BACKUPD_DATABASE_URL: world.server.url('bare'), BACKUPD_STATE_DIR: tempDir(t, 'bare') }
-    await world.sql('postgres', 'CREATE DATABASE bare')
-    await world.ok(['storage', 'add', 'disk', '--type', 'local', '--set', `base_path=${world.storageDir}`], { env: bare })
-    const url = world.server.url('found')
-    t.match(await world.run(['catalog', 'restore', '--storage', 'disk', '--to', url], { env: bare }), { code: 4 }, 'not without the private key')
-    cpSync(join(world.stateDir, 'identities'), join(bare.BACKUPD_STATE_DIR, 'identities'), { recursive: true })
-    const restored = (await world.ok(['catalog', 'restore', '--storage', 'disk', '--to', url, '--json'], { env: bare })).json()
-    t.match(restored, { backup_id: run.backup_id, settled: { removed: [run.backup_id] }, found: 2, warnings: [] })
-    t.match(await world.run(['catalog', 'restore', '--storage', 'disk', '--to', url], { env: bare }), { code: 1, stderr: /is there already/ })
-
-    const env = { ...bare, BACKUPD_DATABASE_URL: url }
-    const daemon = startDaemon(t, env)
-    await daemon.said('ready')
-    t.match(await world.run(['audit', 'verify'], { env }), { code: 5, stdout: /7 entries are whole/, stderr: new RegExp(`the manifest of backup ${later.backup_id} names entry`) }, 'what was entered after the backup is missing, and a newer manifest tells so')
-    const rows = (await world.ok(['list', '--json'], { env })).json<ShownExecution[]>()
-    t.strictSame(rows.map(({ backup_id }) => backup_id).sort(), [run.backup_id, later.backup_id].sort())
-    await wait(7_000)
-    t.equal(await daemon.end(), 0)
-    for (const id of [run.backup_id, later.backup_id]) t.ok(world.objects().includes(`${id}/manifest.json`), 'the daemon removes nothing')
-    await world.ok(['restore', later.backup_id, '--to', world.server.url('shop_again')], { env })
   })
 
   await t.test('it runs only where that is wanted', async (t) => {
