@@ -5,10 +5,6 @@ import type { Run } from './cli/context.js'
 import { runProgram } from './cli/program.js'
 import { BackupdError, exitCodeOf } from './errors.js'
 
-// Loading drizzle's many modules makes 150 MB of short-lived garbage on Node 24, for which V8 would grow its young generation and keep it:
-// measured 278 MB of peak memory for that import alone, and 118 MB with this. From then on it may grow as V8 sees fit (by 2).
-setFlagsFromString('--semi-space-growth-factor=1')
-
 // The buffers of a stream make V8 look through the whole heap every 30 MB. In one go that takes some 20 ms, which nobody here notices; in
 // steps beside the work, as is its way, it takes several times the processor: measured 7.7 s for a backup of 700 MB, and 5.9 s with this.
 setFlagsFromString('--no-incremental-marking')
@@ -29,7 +25,6 @@ let out: Output = createOutput(words.includes('--json'), process.stdout, process
 
 const run = (json: boolean): Run => async (action) => {
   const { withContext } = await import('./cli/run.js')
-  setFlagsFromString('--semi-space-growth-factor=2')
   out = createOutput(json, process.stdout, process.stderr)
   await withContext({ env: process.env, out, signal: first.signal, urgent: second.signal, stderr: process.stderr }, action)
 }

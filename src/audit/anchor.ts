@@ -1,4 +1,4 @@
-import { eq, sql } from 'drizzle-orm'
+import { eq, sql } from '../catalog/drizzle.js'
 import type { Db } from '../catalog/connect.js'
 import { backupAuditChain, backupAuditLogs } from '../catalog/schema.js'
 

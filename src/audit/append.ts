@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { eq, is, sql } from 'drizzle-orm'
-import { PgTransaction } from 'drizzle-orm/pg-core'
+import { eq, is, sql, PgTransaction } from '../catalog/drizzle.js'
 import type { Db } from '../catalog/connect.js'
 import { backupAuditChain } from '../catalog/schema.js'
 import { beginning, clean, cleanText, hashOf, type ChainedRow } from './entry.js'

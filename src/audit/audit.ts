@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, gt, gte, like, lt, or } from 'drizzle-orm'
+import { and, asc, desc, eq, gt, gte, like, lt, or } from '../catalog/drizzle.js'
 import type { Db } from '../catalog/connect.js'
 import { backupAuditLogs } from '../catalog/schema.js'
 import type { AuditCategory, AuditStatus } from '../catalog/statuses.js'

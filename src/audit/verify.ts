@@ -1,4 +1,4 @@
-import { and, asc, count, eq, gt, isNotNull, isNull } from 'drizzle-orm'
+import { and, asc, count, eq, gt, isNotNull, isNull } from '../catalog/drizzle.js'
 import type { Db } from '../catalog/connect.js'
 import { backupAuditChain, backupAuditLogs } from '../catalog/schema.js'
 import type { Anchor } from './anchor.js'

@@ -1,4 +1,4 @@
-import { asc, eq, or, sql } from 'drizzle-orm'
+import { asc, eq, or, sql } from './drizzle.js'
 import type { Log } from '../log.js'
 import { redact } from '../secret.js'
 import type { Db } from './connect.js'

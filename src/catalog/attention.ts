@@ -1,4 +1,4 @@
-import { sql, type SQL } from 'drizzle-orm'
+import { sql, type SQL } from './drizzle.js'
 import type { Db } from './connect.js'
 import { due, expired } from './queue.js'
 import { expiredRecovery, waitingRecovery } from './recoveries.js'

@@ -1,4 +1,4 @@
-import { getTableColumns, sql, type SQL } from 'drizzle-orm'
+import { getTableColumns, sql, type SQL } from './drizzle.js'
 import type { Db } from './connect.js'
 import { auditLogs } from './schema.js'
 

@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from './drizzle.js'
 import type { Db } from './connect.js'
 
 /** Runs reading `work` whose statements may each take `seconds` at most: tables of other applications may be of any size. */

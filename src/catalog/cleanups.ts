@@ -1,4 +1,4 @@
-import { desc, eq, sql } from 'drizzle-orm'
+import { desc, eq, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { clock } from './leases.js'
 import { jsonText } from './schema/columns.js'

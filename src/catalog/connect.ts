@@ -1,6 +1,4 @@
-import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
-import type { PgDatabase } from 'drizzle-orm/pg-core'
-import type { PostgresJsQueryResultHKT } from 'drizzle-orm/postgres-js'
+import { drizzle, type PostgresJsDatabase, type PgDatabase, type PostgresJsQueryResultHKT } from './drizzle.js'
 import { throwIfAborted } from '../errors.js'
 import type { Log } from '../log.js'
 import { startEmbedded } from '../postgres/embedded.js'

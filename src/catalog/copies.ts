@@ -1,4 +1,4 @@
-import { and, desc, eq, inArray, or, sql } from 'drizzle-orm'
+import { and, desc, eq, inArray, or, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import type { Execution } from './executions.js'
 import { backupExecutions } from './schema.js'

@@ -1,4 +1,4 @@
-import { and, desc, eq, inArray, isNotNull, isNull, lte, sql } from 'drizzle-orm'
+import { and, desc, eq, inArray, isNotNull, isNull, lte, sql } from './drizzle.js'
 import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
 import { latestFound, ofScheduleNamed } from './found.js'

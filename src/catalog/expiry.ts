@@ -1,4 +1,4 @@
-import { and, eq, inArray, isNull, ne, notInArray, or, sql, type SQL } from 'drizzle-orm'
+import { and, eq, inArray, isNull, ne, notInArray, or, sql, type SQL } from './drizzle.js'
 import type { Db } from './connect.js'
 import type { Execution } from './executions.js'
 import { clock } from './leases.js'

@@ -1,4 +1,4 @@
-import { DrizzleQueryError } from 'drizzle-orm'
+import { DrizzleQueryError } from './drizzle.js'
 import postgres from 'postgres'
 import { BackupdError, messageOf } from '../errors.js'
 import { redact } from '../secret.js'

@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { expired } from './queue.js'
 import { backupExecutions, backupSchedules, backupWorkers, storageBackendConfigs } from './schema.js'

@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, gt, inArray, isNull, sql } from 'drizzle-orm'
+import { and, asc, desc, eq, gt, inArray, isNull, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { backupExecutions } from './schema.js'
 import { goodExecutionStatuses } from './statuses.js'

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { eq, sql } from 'drizzle-orm'
+import { eq, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { jsonList, jsonObject } from './json.js'
 import { backupHealthChecks, backupWorkers } from './schema.js'

@@ -1,4 +1,4 @@
-import { and, asc, count, eq, isNull, like, or, sql } from 'drizzle-orm'
+import { and, asc, count, eq, isNull, like, or, sql } from './drizzle.js'
 import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
 import { insertNamed } from './names.js'

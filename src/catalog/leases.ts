@@ -1,5 +1,4 @@
-import { and, eq, isNotNull, sql, type SQL } from 'drizzle-orm'
-import type { AnyPgColumn } from 'drizzle-orm/pg-core'
+import { and, eq, isNotNull, sql, type SQL, type AnyPgColumn } from './drizzle.js'
 
 /** How long a claim holds without being renewed. */
 export const leaseSeconds = 30

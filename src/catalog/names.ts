@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from './drizzle.js'
 import { BackupdError } from '../errors.js'
 import type { Db } from './connect.js'
 

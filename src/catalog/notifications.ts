@@ -1,4 +1,4 @@
-import { sql as raw } from 'drizzle-orm'
+import { sql as raw } from './drizzle.js'
 import type { Sql } from './client.js'
 import type { Db } from './connect.js'
 import { jsonObject } from './json.js'

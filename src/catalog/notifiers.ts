@@ -1,4 +1,4 @@
-import { asc, count, eq, sql } from 'drizzle-orm'
+import { asc, count, eq, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { insertNamed } from './names.js'
 import { backupNotifications, backupNotifiers } from './schema.js'

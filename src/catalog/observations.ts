@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from './drizzle.js'
 import { bounded } from './bounded.js'
 import type { Db } from './connect.js'
 import { auditLogs, backupExecutions, backupSchedules } from './schema.js'

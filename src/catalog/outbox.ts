@@ -1,4 +1,4 @@
-import { and, asc, eq, inArray, lte, sql } from 'drizzle-orm'
+import { and, asc, eq, inArray, lte, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import type { Notifier } from './notifiers.js'
 import { backupNotifications, backupNotifiers } from './schema.js'

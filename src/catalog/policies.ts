@@ -1,4 +1,4 @@
-import { and, asc, count, eq, sql } from 'drizzle-orm'
+import { and, asc, count, eq, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { insertNamed, onlyOne } from './names.js'
 import { backupCleanupHistory, backupRetentionPolicies } from './schema.js'

@@ -1,4 +1,4 @@
-import { and, asc, eq, inArray, isNotNull, lte, sql } from 'drizzle-orm'
+import { and, asc, eq, inArray, isNotNull, lte, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import type { Execution, NewExecution } from './executions.js'
 import { clock, holds, leaseEnd, type Renewal } from './leases.js'

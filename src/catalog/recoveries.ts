@@ -1,4 +1,4 @@
-import { and, asc, desc, eq, inArray, isNotNull, isNull, lte, notInArray, sql, type SQL } from 'drizzle-orm'
+import { and, asc, desc, eq, inArray, isNotNull, isNull, lte, notInArray, sql, type SQL } from './drizzle.js'
 import type { Db } from './connect.js'
 import { jsonList, jsonObject } from './json.js'
 import { clock, holds, leaseEnd, type Renewal } from './leases.js'

@@ -1,4 +1,4 @@
-import { and, eq, inArray, isNotNull, notInArray, sql } from 'drizzle-orm'
+import { and, eq, inArray, isNotNull, notInArray, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { backupExecutions, backupNotifications, backupWorkers, recoveryExecutions } from './schema.js'
 import { endedRecoveryStatuses } from './statuses.js'

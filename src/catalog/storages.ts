@@ -1,4 +1,4 @@
-import { and, asc, count, eq, not, or, sql } from 'drizzle-orm'
+import { and, asc, count, eq, not, or, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { insertNamed, onlyOne } from './names.js'
 import { given } from './policies.js'

@@ -1,4 +1,4 @@
-import { eq, sql, type SQL } from 'drizzle-orm'
+import { eq, sql, type SQL } from './drizzle.js'
 import type { Db } from './connect.js'
 import { backupExecutions } from './schema.js'
 import { jsonText } from './schema/columns.js'

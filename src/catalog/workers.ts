@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, lt, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, lt, sql } from './drizzle.js'
 import type { Db } from './connect.js'
 import { clock, leaseEnd } from './leases.js'
 import { backupWorkers } from './schema.js'

@@ -1,4 +1,4 @@
-import { and, desc, eq, inArray, isNull, lt } from 'drizzle-orm'
+import { and, desc, eq, inArray, isNull, lt } from '../catalog/drizzle.js'
 import { raiseAlert, resolveAlert, type Alert, type AlertExecution } from '../catalog/alerts.js'
 import type { Db } from '../catalog/connect.js'
 import { catalogReason } from '../catalog/failures.js'

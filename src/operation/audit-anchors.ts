@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from '../catalog/drizzle.js'
 import type { Anchor } from '../audit/anchor.js'
 import { BackupdError, messageOf, throwIfAborted } from '../errors.js'
 import { MANIFEST, manifestKey, parseBackupId } from '../repository/keys.js'

@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from '../catalog/drizzle.js'
 import { writeAudit, type AuditEvent } from '../audit/audit.js'
 import type { Db } from '../catalog/connect.js'
 import { catalogFailure } from '../catalog/failures.js'

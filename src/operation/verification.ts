@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from '../catalog/drizzle.js'
 import type { Execution, NewExecution } from '../catalog/executions.js'
 import { jsonObject } from '../catalog/json.js'
 import type { ExecutionStatus } from '../catalog/statuses.js'

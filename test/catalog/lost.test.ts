@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { sql as raw } from 'drizzle-orm'
+import { sql as raw } from '../../src/catalog/drizzle.js'
 import t from 'tap'
 import { openCatalog } from '../../src/catalog/connect.js'
 import { silentLog } from '../../src/log.js'

@@ -1,4 +1,4 @@
-import { sql as raw } from 'drizzle-orm'
+import { sql as raw } from '../../src/catalog/drizzle.js'
 import t from 'tap'
 import type { Catalog } from '../../src/catalog/connect.js'
 import {

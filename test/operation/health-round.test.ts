@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { eq, sql } from 'drizzle-orm'
+import { eq, sql } from '../../src/catalog/drizzle.js'
 import t, { type Test } from 'tap'
 import type { Catalog } from '../../src/catalog/connect.js'
 import { claimRound, lastRound, resultName, resultsOf, trimHealth, type RecordedCheck } from '../../src/catalog/health.js'

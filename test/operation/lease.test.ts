@@ -1,5 +1,5 @@
 import { setTimeout as wait } from 'node:timers/promises'
-import { DrizzleQueryError } from 'drizzle-orm'
+import { DrizzleQueryError } from '../../src/catalog/drizzle.js'
 import postgres from 'postgres'
 import t from 'tap'
 import { createLog } from '../../src/log.js'

@@ -1,4 +1,4 @@
-import { sql } from 'drizzle-orm'
+import { sql } from '../../src/catalog/drizzle.js'
 import t from 'tap'
 import { BackupdError } from '../../src/errors.js'
 import { errorDetails, errorMessage, recordedError } from '../../src/operation/failure.js'

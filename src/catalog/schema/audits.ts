@@ -1,4 +1,4 @@
-import { bigint, boolean, doublePrecision, index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
+import { bigint, boolean, doublePrecision, index, integer, pgTable, serial, text, uniqueIndex, varchar } from '../drizzle.js'
 import { instant, json, references } from './columns.js'
 import { users } from './outside.js'
 

@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, boolean, doublePrecision, index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
+import { sql, bigint, boolean, doublePrecision, index, integer, pgTable, serial, text, uniqueIndex, varchar } from '../drizzle.js'
 import { instant, json, references } from './columns.js'
 import { users } from './outside.js'
 import { backupSources } from './own.js'

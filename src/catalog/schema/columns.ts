@@ -1,4 +1,4 @@
-import { customType, foreignKey, timestamp, type AnyPgColumn, type ForeignKeyBuilder } from 'drizzle-orm/pg-core'
+import { customType, foreignKey, timestamp, type AnyPgColumn, type ForeignKeyBuilder } from '../drizzle.js'
 
 // PostgreSQL takes neither NUL nor half a surrogate pair in JSON text, and a program's error output may hold either.
 const storableText = (text: string): string => text.replace(/\0/g, '').replace(/\p{Surrogate}/gu, '\ufffd')

@@ -1,4 +1,4 @@
-import { integer, pgTable } from 'drizzle-orm/pg-core'
+import { integer, pgTable } from '../drizzle.js'
 
 // These belong to the other application; only what foreign keys need is known of them, and they are created only when absent.
 

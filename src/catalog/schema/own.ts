@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { bigint, boolean, index, integer, pgTable, serial, text, uniqueIndex, varchar } from 'drizzle-orm/pg-core'
+import { sql, bigint, boolean, index, integer, pgTable, serial, text, uniqueIndex, varchar } from '../drizzle.js'
 import { instant, json, references } from './columns.js'
 
 /** Databases to back up. `connection` holds `{ url, password? }`, each text, a reference, or sealed. */

@@ -1,5 +1,4 @@
-import { sql } from 'drizzle-orm'
-import { boolean, index, integer, pgTable, serial, text, unique, varchar } from 'drizzle-orm/pg-core'
+import { sql, boolean, index, integer, pgTable, serial, text, unique, varchar } from '../drizzle.js'
 import { instant, json, references } from './columns.js'
 import { projects, users } from './outside.js'
 
