@@ -1,9 +1,9 @@
 import type { Command } from 'commander'
 import { createInterface } from 'node:readline/promises'
 import { BackupdError } from '../errors.js'
-import { applyConfiguration, planConfiguration, type Application } from '../operation/apply.js'
-import type { Change, FieldChange } from '../operation/apply-difference.js'
-import { parseConfiguration, readConfigurationText } from '../operation/apply-file.js'
+import { applyConfiguration, planConfiguration, type Application } from '../operation/apply/apply.js'
+import type { Change, FieldChange } from '../operation/apply/difference.js'
+import { parseConfiguration, readConfigurationText } from '../operation/apply/file.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { requestCopy } from '../operation/copy-queue.js'
 import { needExecution } from '../operation/request.js'
-import { needStorage } from '../operation/storage-settings.js'
+import { needStorage } from '../operation/settings/storages.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { executionText } from './execution.js'

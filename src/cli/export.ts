@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import { open } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { asBackupdError, BackupdError } from '../errors.js'
-import { configurationYaml, exportConfiguration } from '../operation/export-configuration.js'
+import { configurationYaml, exportConfiguration } from '../operation/apply/export.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 

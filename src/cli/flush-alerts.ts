@@ -1,5 +1,5 @@
 import { catalogReason } from '../catalog/failures.js'
-import { deliverDue } from '../operation/deliver.js'
+import { deliverDue } from '../operation/alerts/deliver.js'
 import type { Environment } from '../operation/environment.js'
 import type { Context } from './context.js'
 import { daemonAlive } from './follow.js'

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { addKey, generateKey, retireNamedKey, viewKeys } from '../operation/key-settings.js'
+import { addKey, generateKey, retireNamedKey, viewKeys } from '../operation/settings/keys.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { facts, table } from './output.js'

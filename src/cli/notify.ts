@@ -4,8 +4,8 @@ import { channelTypes } from '../notify/channel.js'
 import { channelKeys } from '../notify/registry.js'
 import {
   addNotifier, alterNotifier, dropNotifier, needNotifier, parseNotifierSettings, switchNotifier, viewNotifiers, type NotifierView,
-} from '../operation/notifier-settings.js'
-import { testNotifier } from '../operation/test-notifier.js'
+} from '../operation/settings/notifiers.js'
+import { testNotifier } from '../operation/alerts/test.js'
 import { repeated } from './arguments.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'

@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option, type Command } from 'commander'
 import { supportedBackupTypes } from '../catalog/statuses.js'
-import { addPolicy, dropPolicy, policyNamed, viewPolicies, type PolicyRules, type PolicyView, type Reach } from '../operation/policy-settings.js'
+import { addPolicy, dropPolicy, policyNamed, viewPolicies, type PolicyRules, type PolicyView, type Reach } from '../operation/settings/policies.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { facts, table } from './output.js'

@@ -1,7 +1,7 @@
 import { Option, type Command } from 'commander'
 import type { StorageRow } from '../catalog/storages.js'
 import { BackupdError } from '../errors.js'
-import { addStorage, dropStorage, needStorage, storageView, switchStorage, testStorage, type StorageTest } from '../operation/storage-settings.js'
+import { addStorage, dropStorage, needStorage, storageView, switchStorage, testStorage, type StorageTest } from '../operation/settings/storages.js'
 import { sweepStorage, type Sweep } from '../operation/sweep.js'
 import { listStorages } from '../catalog/storages.js'
 import { configKeys, storageBackends } from '../storage/registry.js'

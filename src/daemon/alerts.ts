@@ -1,4 +1,4 @@
-import { deliverDue } from '../operation/deliver.js'
+import { deliverDue } from '../operation/alerts/deliver.js'
 import type { Environment } from '../operation/environment.js'
 
 /** What is left to send when the daemon stops gets so long; the rest waits in the catalog. Milliseconds. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { Schedule } from '../catalog/schedules.js'
-import { nextRun } from '../operation/cron.js'
+import { nextRun } from '../operation/settings/cron.js'
 
 /** A run later than this was missed: daemons look every few seconds. */
 const LATE = 60_000

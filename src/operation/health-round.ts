@@ -9,7 +9,7 @@ import { checks, runChecks, type CheckResult } from '../health/registry.js'
 import { redact } from '../secret.js'
 import type { Environment } from './environment.js'
 import { healthContext } from './health.js'
-import { tellOfHealth } from './health-alerts.js'
+import { tellOfHealth } from './alerts/health.js'
 
 /** Where removing is not allowed each probe leaves an object behind, so that one a day has to do. Milliseconds. */
 const RARELY = 86_400_000

@@ -8,7 +8,7 @@ import { addWarning } from '../catalog/warnings.js'
 import { abortError, BackupdError, messageOf, throwIfAborted } from '../errors.js'
 import { redact } from '../secret.js'
 import type { Environment } from './environment.js'
-import { hooksOf, type Hook } from './hook-settings.js'
+import { hooksOf, type Hook } from './settings/hooks.js'
 
 const KEPT_LINES = 20
 const LINE_LENGTH = 500

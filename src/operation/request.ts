@@ -10,7 +10,7 @@ import { newBackupId } from '../repository/keys.js'
 import type { Environment } from './environment.js'
 import { refuseExpiring } from './expiring.js'
 import { checkBackupType } from './plan.js'
-import { scheduleNamed } from './schedule-settings.js'
+import { scheduleNamed } from './settings/schedules.js'
 import { DEFAULT_SOURCE } from './sources.js'
 
 /** The schedule of that name. Fails with `schedule.not_found` (exit code 3). */

@@ -7,9 +7,9 @@ import { goodExecutionStatuses, liveExecutionStatuses } from '../catalog/statuse
 import { listStorages, type StorageRow } from '../catalog/storages.js'
 import type { Backup, BackupState, Decision } from '../retention/backup.js'
 import { choose } from '../retention/choose.js'
-import { catalogTime } from './configure.js'
-import { policyNamed } from './policy-settings.js'
-import { needStorage } from './storage-settings.js'
+import { catalogTime } from './settings/configure.js'
+import { policyNamed } from './settings/policies.js'
+import { needStorage } from './settings/storages.js'
 
 /** A decision with the names that a reader knows things by. */
 export interface Planned extends Decision {

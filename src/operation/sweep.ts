@@ -6,7 +6,7 @@ import type { StorageRow } from '../catalog/storages.js'
 import { messageOf, throwIfAborted } from '../errors.js'
 import { MANIFEST, manifestKey, parseBackupId } from '../repository/keys.js'
 import type { Storage, StoredObject } from '../storage/storage.js'
-import { catalogTime } from './configure.js'
+import { catalogTime } from './settings/configure.js'
 import type { Environment } from './environment.js'
 import { openStorageRow } from './sources.js'
 

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { decide } from '../../src/daemon/due.js'
-import { nextRun } from '../../src/operation/cron.js'
+import { nextRun } from '../../src/operation/settings/cron.js'
 
 const day = 86_400_000
 const limits = { catchUp: day, jitter: 0 }

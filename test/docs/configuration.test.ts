@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import t from 'tap'
-import { configurationJsonSchema } from '../../src/operation/apply-schema.js'
-import { kinds } from '../../src/operation/apply-kinds.js'
+import { configurationJsonSchema } from '../../src/operation/apply/schema.js'
+import { kinds } from '../../src/operation/apply/kinds.js'
 import { machineOn, serverFor } from '../cli/setup.js'
 
 const docs = new URL('../../docs/', import.meta.url)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { claimNotification, markSent } from '../../src/catalog/outbox.js'
-import { deliverDue } from '../../src/operation/deliver.js'
+import { deliverDue } from '../../src/operation/alerts/deliver.js'
 import { newWorkerId } from '../../src/operation/environment.js'
 import { shelf } from '../operation/retained.js'
 import { startPostgres } from '../support/postgres-server.js'
