@@ -1,11 +1,7 @@
 import { createHash } from 'node:crypto'
-import { z } from 'zod'
-import type { ChannelKind, Message } from './channel.js'
-import { url } from './fields.js'
-import { post } from './http.js'
+import type { Message } from './channel.js'
+import { urlChannel } from './url-channel.js'
 import { cut, plainText } from './wording.js'
-
-const schema = z.object({ url })
 
 const LONGEST = 8_000
 
@@ -34,16 +30,6 @@ export const pingUrl = (base: string, message: Message): string => {
 }
 
 /** Pings in the way of healthchecks.io (https://healthchecks.io/docs/http_api/) on start, success and failure. */
-export const healthchecksChannel: ChannelKind = {
-  type: 'healthchecks',
-  configSchema: schema,
-  secretFields: ['url'],
-  open: (config) => {
-    const { url: target } = schema.parse(config)
-    return {
-      send: (message, { signal }) => post({
-        url: pingUrl(target, message), signal, contentType: 'text/plain; charset=utf-8', body: cut(`${message.title}\n${plainText(message)}`, LONGEST),
-      }),
-    }
-  },
-}
+export const healthchecksChannel = urlChannel('healthchecks', (target, message) => ({
+  url: pingUrl(target, message), contentType: 'text/plain; charset=utf-8', body: cut(`${message.title}\n${plainText(message)}`, LONGEST),
+}))

@@ -1,10 +1,6 @@
-import { z } from 'zod'
-import type { ChannelKind, Message } from './channel.js'
-import { url } from './fields.js'
-import { post } from './http.js'
+import type { Message } from './channel.js'
+import { urlChannel } from './url-channel.js'
 import { cut, factsOf, signOf } from './wording.js'
-
-const schema = z.object({ url })
 
 const titleColour = ({ severity }: Message): string => ({ critical: 'Attention', warning: 'Warning', info: 'Good' })[severity]
 
@@ -23,17 +19,7 @@ const card = (message: Message): unknown => ({
 })
 
 /** An Adaptive Card for the webhook of a Microsoft Teams workflow (https://adaptivecards.io/explorer/AdaptiveCard.html). */
-export const teamsChannel: ChannelKind = {
-  type: 'teams',
-  configSchema: schema,
-  secretFields: ['url'],
-  open: (config) => {
-    const { url: target } = schema.parse(config)
-    return {
-      send: (message, { signal }) => post({
-        url: target, signal,
-        body: JSON.stringify({ type: 'message', attachments: [{ contentType: 'application/vnd.microsoft.card.adaptive', contentUrl: null, content: card(message) }] }),
-      }),
-    }
-  },
-}
+export const teamsChannel = urlChannel('teams', (target, message) => ({
+  url: target,
+  body: JSON.stringify({ type: 'message', attachments: [{ contentType: 'application/vnd.microsoft.card.adaptive', contentUrl: null, content: card(message) }] }),
+}))
