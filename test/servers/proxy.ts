@@ -114,9 +114,12 @@ export const startProxy = async ({ port: target, host = '127.0.0.1', seed = 1, l
         }
         passed += block.length
         if (!to.destroyed && !to.write(block)) {
-          await new Promise<void>((done) => {
-            to.once('drain', done)
-            to.once('close', done)
+          await new Promise<void>((resolve) => {
+            const done = (): void => {
+              to.off('drain', done).off('close', done)
+              resolve()
+            }
+            to.on('drain', done).on('close', done)
           })
         }
       }
