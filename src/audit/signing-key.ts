@@ -1,7 +1,8 @@
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, randomBytes, type KeyObject } from 'node:crypto'
-import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupdError, messageOf } from '../errors.js'
+import { makePrivateFile } from '../private-file.js'
 import { Secret } from '../secret.js'
 
 export interface KeyPlaces {
@@ -48,23 +49,10 @@ export const loadSigningKey = async (places: KeyPlaces): Promise<KeyObject> => {
   const found = await findSigningKey(places)
   if (found !== undefined) return found
   const file = fileOf(places)
-  const draft = `${file}.${process.pid}.${randomBytes(6).toString('hex')}`
   try {
-    await mkdir(places.stateDir, { recursive: true, mode: 0o700 })
-    const handle = await open(draft, 'wx', 0o600)
-    try {
-      await handle.writeFile(generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }))
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await link(draft, file).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error
-    })
+    await makePrivateFile(file, () => generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }).toString())
   } catch (error) {
-    throw failed(`the signing key ${file} cannot be made: ${messageOf(error)}`, 'Make the state directory writable, or set BACKUPD_AUDIT_KEY_FILE.', error)
-  } finally {
-    await rm(draft, { force: true })
+    throw failed(`the signing key ${file} cannot be made: ${messageOf(error)}`, 'Make the state directory writable, name another one in BACKUPD_STATE_DIR, or set BACKUPD_AUDIT_KEY_FILE.', error)
   }
   const made = await readKeyFile(file)
   if (made === undefined) throw failed(`the signing key ${file} vanished`, 'Start again.')

@@ -1,9 +1,10 @@
 import { createWriteStream } from 'node:fs'
-import { access, constants, mkdir, open, readdir, rm } from 'node:fs/promises'
+import { access, constants, open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type postgres from 'postgres'
 import { BackupdError, messageOf, throwIfAborted } from '../errors.js'
+import { makeFolders } from '../folders.js'
 import { quoted, type Step } from './migrate-loss.js'
 
 const refused = (folder: string, why: string, cause?: unknown): BackupdError =>
@@ -15,7 +16,7 @@ const refused = (folder: string, why: string, cause?: unknown): BackupdError =>
 export const prepareFolder = async (folder: string): Promise<void> => {
   let names: string[]
   try {
-    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await makeFolders(folder)
     names = await readdir(folder)
     await access(folder, constants.W_OK | constants.X_OK)
   } catch (error) {

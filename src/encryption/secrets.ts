@@ -1,7 +1,8 @@
 import { createCipheriv, createDecipheriv, randomBytes, scryptSync } from 'node:crypto'
-import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupdError, messageOf } from '../errors.js'
+import { makePrivateFile } from '../private-file.js'
 import { Secret } from '../secret.js'
 
 /** A secret as the catalog holds it. */
@@ -162,24 +163,10 @@ export const loadSecretKey = async ({ secretKey, stateDir }: { secretKey: Secret
   const file = join(stateDir, 'secret.key')
   const existing = await readKeyFile(file)
   if (existing !== undefined) return existing
-  const draft = `${file}.${process.pid}.${randomBytes(6).toString('hex')}`
   try {
-    await mkdir(stateDir, { recursive: true, mode: 0o700 })
-    const handle = await open(draft, 'wx', 0o600)
-    try {
-      await handle.writeFile(`${randomBytes(32).toString('base64')}\n`)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    // Whole or not at all, and never over a file that another process has made meanwhile.
-    await link(draft, file).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error
-    })
+    await makePrivateFile(file, () => `${randomBytes(32).toString('base64')}\n`)
   } catch (error) {
-    throw configurationError('secret.key_file', `the secret key ${file} cannot be made: ${messageOf(error)}`, 'Make the state directory writable, or set BACKUPD_SECRET_KEY.', error)
-  } finally {
-    await rm(draft, { force: true })
+    throw configurationError('secret.key_file', `the secret key ${file} cannot be made: ${messageOf(error)}`, 'Make the state directory writable, name another one in BACKUPD_STATE_DIR, or set BACKUPD_SECRET_KEY.', error)
   }
   const made = await readKeyFile(file)
   if (made === undefined) throw configurationError('secret.key_file', `the secret key ${file} vanished`, 'Start again.')

@@ -1,10 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { chmod, cp, mkdir, readdir, readFile, rename, rm, stat, symlink } from 'node:fs/promises'
+import { chmod, cp, readdir, readFile, rename, rm, stat, symlink } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import { BackupdError, messageOf } from '../errors.js'
+import { makeFolders } from '../folders.js'
 import type { EmbeddedFiles, UserId } from './embedded-files.js'
 
 const platformPackage = (): string => {
@@ -60,7 +61,7 @@ const openToAll = async (folder: string): Promise<void> => {
 const copyTo = async (folder: string, place: string): Promise<void> => {
   const fresh = `${place}.${randomUUID()}`
   const parent = dirname(place)
-  if ((await mkdir(parent, { recursive: true })) !== undefined) await chmod(parent, 0o755)
+  if ((await makeFolders(parent, 0o755)) !== undefined) await chmod(parent, 0o755)
   try {
     await cp(join(folder, 'native'), join(fresh, 'native'), { recursive: true, verbatimSymlinks: true })
     await makeLinks(fresh)

@@ -1,8 +1,9 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { closeSync, constants, fchownSync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs'
-import { chown, link, lstat, mkdir, open, readFile, readdir, readlink, rename, rm, stat } from 'node:fs/promises'
+import { chown, link, lstat, open, readFile, readdir, readlink, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BackupdError, messageOf } from '../errors.js'
+import { makeFolders } from '../folders.js'
 import { Secret } from '../secret.js'
 
 /** The embedded server's files under the state directory. */
@@ -55,7 +56,7 @@ const serverUser = async (data: string, keeper: UserId | undefined): Promise<Use
 }
 
 const makeFolder = async (path: string, owner: UserId | undefined): Promise<void> => {
-  const made = await mkdir(path, { recursive: true, mode: 0o700 })
+  const made = await makeFolders(path)
   if (made !== undefined && owner !== undefined) await chown(path, owner.uid, owner.gid)
 }
 
@@ -64,7 +65,7 @@ export const prepareFiles = async (stateDir: string): Promise<EmbeddedFiles> => 
   const home = join(stateDir, 'catalog')
   try {
     const root = process.getuid?.() === 0
-    await mkdir(stateDir, { recursive: true, mode: 0o700 })
+    await makeFolders(stateDir)
     const keeper = root ? await ownerOf(stateDir) : undefined
     await makeFolder(home, keeper)
     const files = { home, data: join(home, 'pgdata'), run: join(home, 'run'), password: join(home, 'password'), log: join(home, 'postgres.log') }

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { constants, type Dirent, type Stats } from 'node:fs'
-import { lstat, mkdir, open, opendir, rename, rmdir, stat, statfs, unlink } from 'node:fs/promises'
+import { lstat, open, opendir, rename, rmdir, stat, statfs, unlink } from 'node:fs/promises'
 import { dirname, join, relative, sep } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { z } from 'zod'
 import { BackupdError, messageOf, throwIfAborted } from '../errors.js'
+import { makeFolders } from '../folders.js'
 import { storageError, unknownFailure } from './failure.js'
 import { flag, text } from './fields.js'
 import { partialFolder } from './prefix.js'
@@ -49,30 +50,12 @@ const syncFolder = async (folder: string): Promise<void> => {
   }
 }
 
-// Node's own recursive mkdir tries for ever, deaf to signals, where a parent is there and still answers ENOENT, as in /proc.
-/** The uppermost folder that had to be made, or nothing. */
-const makeWithParents = async (folder: string): Promise<string | undefined> => {
-  try {
-    await mkdir(folder, { mode: 0o700 })
-    return folder
-  } catch (error) {
-    if (errno(error) === 'EEXIST' && (await stat(folder)).isDirectory()) return undefined
-    const parent = dirname(folder)
-    if (errno(error) !== 'ENOENT' || parent === folder) throw error
-    const first = await makeWithParents(parent)
-    await mkdir(folder, { mode: 0o700 }).catch((again: unknown) => {
-      if (errno(again) !== 'EEXIST') throw again
-    })
-    return first ?? folder
-  }
-}
-
 const openLocal = ({ base_path: base, require_mount: requireMount = false }: LocalConfig, { log }: StorageContext): StorageAdapter => {
   const partials = join(base, partialFolder)
   const pathOf = (key: string): string => join(base, key)
 
   const makeFolder = async (folder: string): Promise<void> => {
-    const first = await makeWithParents(folder)
+    const first = await makeFolders(folder)
     if (first === undefined) return
     for (let made = folder; made.length >= first.length; made = dirname(made)) await syncFolder(dirname(made))
   }

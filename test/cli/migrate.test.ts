@@ -64,3 +64,22 @@ t.test('without a URL the catalog is embedded in the state directory', async (t)
   t.ok(existsSync(join(machine.stateDir, 'catalog')))
   t.match(await machine.cli(['source', 'list', '--json'], { env }), { code: 0, stdout: '[]\n' })
 })
+
+t.test('a state directory that cannot be made ends at once, and says which variable names it', async (t) => {
+  const machine = await machineOn(t, server)
+  const here = { BACKUPD_STATE_DIR: '/proc/none' }
+  const hint = /BACKUPD_STATE_DIR/
+  const cases = [
+    { args: ['source', 'list'], env: { ...here, BACKUPD_DATABASE_URL: '' }, code: 'catalog.state_dir' },
+    { args: ['key', 'generate'], env: here, code: 'key.file' },
+    { args: ['source', 'add', 'shop', '--url', 'postgres://u:hidden-word@elsewhere/shop'], env: here, code: 'secret.key_file' },
+    { args: ['audit', 'logs', 'key'], env: here, code: 'audit.key' },
+  ]
+  for (const { args, env, code } of cases) {
+    const result = await machine.cli([...args, '--json'], { env, timeout: 30_000 })
+    t.equal(result.code, 4, args.join(' '))
+    t.match(result.json<Failure>(), { error: { code, hint } })
+  }
+  t.match(await machine.cli(['migrate', 'down', '--to', '1', '--export', '/proc/none'], { timeout: 30_000 }), { code: 4, stderr: /nothing was dropped/ })
+  t.notMatch(machine.transcript(), 'hidden-word')
+})

@@ -1,10 +1,11 @@
-import { mkdir, open, rm } from 'node:fs/promises'
+import { open, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Db } from '../../catalog/connect.js'
 import { activeKeys, findKey, insertKey, listKeys, retireKey, type Key } from '../../catalog/keys.js'
 import { listSchedules } from '../../catalog/schedules.js'
 import { generateIdentity, identityFileText, keyHash, parseRecipient, recipientOf } from '../../encryption/keys.js'
 import { asBackupdError, BackupdError, messageOf } from '../../errors.js'
+import { makeFolders } from '../../folders.js'
 import type { Secret } from '../../secret.js'
 import { checkName, named, recorded, refuseInUse } from './configure.js'
 import type { Environment } from '../environment.js'
@@ -42,8 +43,8 @@ const writeIdentity = async (file: string, identity: Secret, recipient: string):
 
 const ownFolder = async ({ config }: Environment): Promise<string> => {
   const folder = identityFolder(config)
-  await mkdir(folder, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
-    throw asBackupdError(error, 'key.file', `the folder ${folder} cannot be made`, { kind: 'configuration', hint: 'Make the state directory writable, or name a file with --out.' })
+  await makeFolders(folder).catch((error: unknown) => {
+    throw asBackupdError(error, 'key.file', `the folder ${folder} cannot be made`, { kind: 'configuration', hint: 'Make the state directory writable, name another one in BACKUPD_STATE_DIR, or name a file with --out.' })
   })
   return folder
 }
