@@ -1,10 +1,10 @@
 import { drizzle, type PostgresJsDatabase, type PgDatabase, type PostgresJsQueryResultHKT } from './drizzle.js'
 import { throwIfAborted } from '../errors.js'
 import type { Log } from '../log.js'
-import { startEmbedded } from '../postgres/embedded.js'
+import { embeddedThere, startEmbedded } from '../postgres/embedded.js'
 import type { Secret } from '../secret.js'
 import { connectTo, describeUrl, type Sql } from './client.js'
-import { migrate } from './migrate.js'
+import { migrate, migrationStatus, needCurrent, notMigrated } from './migrate.js'
 
 /** A drizzle database or a transaction of it: what every function of the table modules takes. */
 export type Db = PgDatabase<PostgresJsQueryResultHKT, Record<string, never>>
@@ -62,5 +62,21 @@ export const openCatalog = async ({ databaseUrl, stateDir, log, signal, migrate:
       await Promise.all([pool.end({ timeout: 5 }), sql.end({ timeout: 5 })])
       await embedded?.close()
     },
+  }
+}
+
+/**
+ * Opens the catalog without changing or making anything, for a look at it. Fails like `openCatalog`, and with `catalog.not_migrated`
+ * where that would have had something to make or to migrate.
+ */
+export const openPresentCatalog = async (options: Omit<CatalogOptions, 'migrate'>): Promise<Catalog> => {
+  if (options.databaseUrl === undefined && !(await embeddedThere(options.stateDir))) throw notMigrated(`embedded in ${options.stateDir}`, [])
+  const catalog = await openCatalog({ ...options, migrate: false })
+  try {
+    needCurrent(await migrationStatus(catalog.url), catalog.description)
+    return catalog
+  } catch (error) {
+    await catalog.close()
+    throw error
   }
 }

@@ -79,6 +79,18 @@ const refuseNewer = ({ unknown }: MigrationStatus, where: string): void => {
   })
 }
 
+/** The error for a catalog at `where` that `pending` was not applied to. */
+export const notMigrated = (where: string, pending: readonly string[]): BackupdError =>
+  new BackupdError('catalog.not_migrated', `the catalog ${where} ${pending.length === 0 ? 'is not there yet' : `is not up to date: ${pending.join(', ')} not applied`}`, {
+    kind: 'configuration', hint: 'Run "backupd migrate".', details: { catalog: where, pending: [...pending] },
+  })
+
+/** Fails with `catalog.newer_schema` or `catalog.not_migrated` unless the schema is that of this program. */
+export const needCurrent = (status: MigrationStatus, where: string): void => {
+  refuseNewer(status, where)
+  if (status.pending.length > 0) throw notMigrated(where, status.pending)
+}
+
 /** Waits for the migration lock of this session. Asked for again and again rather than waited for, so that it can be given up. */
 export const takeMigrationLock = async (sql: Sql, signal: AbortSignal): Promise<void> => {
   for (let wait = 20; ; wait = Math.min(wait * 1.5, 500)) {

@@ -1,5 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
@@ -155,6 +156,10 @@ const stopServer = async (files: EmbeddedFiles, log: Log): Promise<void> => {
   }
   log.warn({ pid }, 'the embedded catalog takes long to stop; it goes on by itself')
 }
+
+/** Whether the catalog's own PostgreSQL was ever made. What cannot be seen into counts as made. */
+export const embeddedThere = (stateDir: string): Promise<boolean> =>
+  stat(join(stateDir, 'catalog', 'pgdata')).then(() => true, (error: unknown) => codeOf(error) !== 'ENOENT' && codeOf(error) !== 'ENOTDIR')
 
 /**
  * The catalog's own PostgreSQL, started when it does not run. It belongs to no process: it outlives the one that started it, others

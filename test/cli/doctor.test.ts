@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { startPostgres } from '../support/postgres-server.js'
@@ -74,6 +74,29 @@ t.test('it goes on without a catalog', async (t) => {
   t.match(of('storages'), [{ level: 'warning', message: /not checked/ }])
   t.match(of('node'), [{ level: 'healthy' }])
   t.notMatch(machine.transcript(), 'hidden-word')
+})
+
+t.test('it only looks: a catalog that has to be made or migrated first is told of, and left as it is', async (t) => {
+  const machine = await machineOn(t, server)
+  const empty = await examine(machine)
+  t.equal(empty.code, 1)
+  t.match(empty.of('catalog'), [{ level: 'critical', message: /0000_shared_tables.* not applied/, advice: 'Run "backupd migrate".' }])
+  t.match(empty.of('storages'), [{ level: 'warning', message: /not checked/ }])
+  t.match(await machine.query("SELECT count(*)::int AS n FROM pg_tables WHERE schemaname = 'public'"), [{ n: 0 }])
+  const embedded = await examine(machine, { BACKUPD_DATABASE_URL: '' })
+  t.match(embedded.of('catalog'), [{ level: 'critical', message: /embedded in .* is not there yet/, advice: 'Run "backupd migrate".' }])
+  t.notOk(existsSync(machine.stateDir), 'nothing is made')
+  await machine.cli(['migrate'])
+  await machine.query("INSERT INTO backupd_migrations (hash, created_at) VALUES ('9999_future', 9999999999999)")
+  t.match((await examine(machine)).of('catalog'), [{ level: 'critical', message: /newer backupd \(9999_future\)/, advice: /Install that version/ }])
+})
+
+t.test('no key is nothing to warn of where no schedule encrypts', async (t) => {
+  const machine = await machineOn(t, server, { BACKUPD_SOURCE_URL: server.url() })
+  await machine.cli(['storage', 'add', 'disk', '--type', 'local', '--set', `base_path=${machine.path('repository')}`])
+  t.match((await examine(machine)).of('keys'), [{ level: 'warning', advice: /backupd key generate/ }])
+  await machine.cli(['schedule', 'add', 'plain', '--cron', '@daily', '--storage', 'disk', '--no-encrypt'])
+  t.match((await examine(machine)).of('keys'), [{ level: 'healthy', message: /no schedule encrypts/ }])
 })
 
 t.test('rights that are too wide and tools that are missing are told of', async (t) => {
