@@ -12,6 +12,7 @@ import { resolveValue } from '../encryption/secrets.js'
 import type { Tracker } from '../operation/progress.js'
 import type { Validation } from '../operation/restore.js'
 import { describeConnection, parseConnection } from '../postgres/connection.js'
+import { matches, parsePattern } from '../postgres/patterns.js'
 import { keepPresence } from '../daemon/presence.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
@@ -33,11 +34,12 @@ interface Options {
   detach?: boolean
 }
 
+const noTarget = (): BackupdError =>
+  new BackupdError('usage', 'say where to restore: either --into DATABASE or --to URL', { kind: 'usage', hint: 'See backupd restore --help.' })
+
 const restoreOptions = async (context: Context, options: Options): Promise<RestoreOptions> => {
   const { into, to, overwrite, table, schemaOnly, jobs, owner, globals } = options
-  if ((into === undefined) === (to === undefined)) {
-    throw new BackupdError('usage', 'say where to restore: either --into DATABASE or --to URL', { kind: 'usage', hint: 'See backupd restore --help.' })
-  }
+  if ((into === undefined) === (to === undefined)) throw noTarget()
   return {
     target: to === undefined ? { into: into ?? '' } : { to: parseConnection(await resolveValue(parseGiven(to, '--to'), { ...resolving(context), field: '--to' })) },
     overwrite: overwrite === true,
@@ -94,12 +96,22 @@ const shown = (recovery: Recovery): Record<string, unknown> => {
   return { ...recovery, recovery_config: config, status_history: statusHistory(recovery) }
 }
 
-const planText = (plan: RestorePlan): string => ['This would be done:', ...describePlan(plan).map((step, at) => `  ${at + 1}. ${step}`), ...plan.warnings.map((text) => `warning: ${text}`)].join('\n')
+// Views and sequences are in the archive only, which is not read for a plan.
+const foreseen = ({ options, contents, warnings }: RestorePlan): string[] => [
+  ...warnings,
+  ...options.tables.filter((text) => !contents.tables.some((table) => matches(parsePattern(text), table)))
+    .map((text) => `no table of the backup matches ${text}; unless it means a view or a sequence, nothing of it can be restored`),
+]
+
+const planText = (plan: RestorePlan): string => ['This would be done:', ...describePlan(plan).map((step, at) => `  ${at + 1}. ${step}`), ...foreseen(plan).map((text) => `warning: ${text}`)].join('\n')
 
 const restoreHere = async (context: Context, reference: string, options: Options): Promise<void> => {
-  const wanted = await restoreOptions(context, options)
+  for (const pattern of options.table) parsePattern(pattern)
+  if (options.into !== undefined && options.to !== undefined) throw noTarget()
   const env = await environmentOf(context)
+  // Before what is to be done with it, so that a wrong name is told first.
   const execution = needBackup(await needExecution(env, reference))
+  const wanted = await restoreOptions(context, options)
   const storage = await openStorageRow(env, await storageRow(env, execution.storage_backend_id))
   try {
     const plan = await planRestore(env, execution, storage, wanted)
@@ -112,7 +124,7 @@ const restoreHere = async (context: Context, reference: string, options: Options
       context.out.result(shown(recovery), () => reportText(plan, recovery, validation))
     } else {
       context.out.result(
-        { dry_run: true, backup_id: execution.backup_id, target: describeConnection(plan.target), target_exists: plan.exists, steps: describePlan(plan), warnings: plan.warnings },
+        { dry_run: true, backup_id: execution.backup_id, target: describeConnection(plan.target), target_exists: plan.exists, steps: describePlan(plan), warnings: foreseen(plan) },
         () => planText(plan),
       )
     }

@@ -1,7 +1,7 @@
 import type { Execution } from '../catalog/executions.js'
 import { jsonObject } from '../catalog/json.js'
 import { BackupdError } from '../errors.js'
-import { describeConnection, withDatabase, type Connection } from '../postgres/connection.js'
+import { describeConnection, parseConnection, withDatabase, type Connection } from '../postgres/connection.js'
 import { databaseExists, preflight, type Missing } from '../postgres/database.js'
 import { describeDatabase } from '../postgres/describe.js'
 import { onServer } from '../postgres/database.js'
@@ -15,7 +15,7 @@ import { refuseExpiring } from './expiring.js'
 import { folderOf } from './folder.js'
 import { identitiesAtHand } from './identities.js'
 import { needIdentities, readContents, readManifest } from './readback.js'
-import { findSource } from './sources.js'
+import { CATALOG_SOURCE, findSource } from './sources.js'
 
 /** Where a restore goes: a database beside the source, or anywhere by URL. */
 export type RestoreTarget = { into: string } | { to: Connection }
@@ -55,9 +55,17 @@ export interface RestorePlan {
 
 const majorOf = (version: string): number => Number.parseInt(version, 10)
 
+const catalogConnection = ({ catalog }: Environment): Connection => {
+  if (!catalog.embedded) return parseConnection(catalog.url.reveal())
+  throw new BackupdError('restore.embedded', 'this is a backup of the embedded catalog, whose server is not for other databases', {
+    kind: 'usage', hint: 'Name a server with --to URL, or bring the catalog itself back with "backupd catalog restore".',
+  })
+}
+
 /** The connection of the source that an execution backed up. */
 const sourceConnection = async (env: Environment, execution: Execution): Promise<Connection> => {
-  const name = jsonObject(execution.backup_config)['source']
+  const { source: name, schedule } = jsonObject(execution.backup_config)
+  if (name === CATALOG_SOURCE && execution.source_id === null && typeof schedule === 'string' && schedule.startsWith('catalog-')) return catalogConnection(env)
   if (typeof name === 'string') return (await findSource(env, name)).connection
   throw new BackupdError('restore.no_source', 'it is not known which server this backup came from', { kind: 'usage', hint: 'Name the target with --to URL.' })
 }

@@ -56,6 +56,11 @@ t.test('the catalog is backed up to each storage, by a schedule that is made onc
     t.equal((await world.sql('again', `SELECT count(*)::int AS n FROM pg_constraint WHERE contype = 'f'`))[0]?.['n'], (await sql`SELECT count(*)::int AS n FROM pg_constraint WHERE contype = 'f'`)[0]?.['n'], 'with all foreign keys')
   })
 
+  await t.test('it can be restored beside the catalog too', async (t) => {
+    await world.ok(['restore', 'latest:catalog-disk', '--into', 'beside'])
+    t.match(await world.sql('beside', 'SELECT name FROM backup_schedules ORDER BY name'), [{ name: 'catalog-disk' }, { name: 'nightly' }])
+  })
+
   await t.test('it runs only where that is wanted', async (t) => {
     const due = () => sql`UPDATE backup_schedules SET next_run_at = now() - interval '1 second' WHERE name = 'catalog-disk'`
     await due()

@@ -85,6 +85,11 @@ t.test('wrong ways to ask', async (t) => {
     [['restore', 'latest:s'], 2],
     [['restore', 'latest:s', '--into', 'a', '--to', world.server.url('b')], 2],
     [['restore', 'latest:nothing', '--into', 'a'], 3],
+    [['restore', 'latest:nothing'], 3],
+    [['restore', 'latest:s', '--into', 'a', '--table', ''], 2],
+    [['restore', 'latest:s', '--into', 'a', '--table', '"bad'], 2],
+    [['restore', 'latest:s', '--into', 'a', '--table', 'orders', '--table', 'a.b.c'], 2],
+    [['restore', 'latest:s', '--into', ''], 2],
     [['restore', '4711', '--into', 'a'], 3],
     [['restore', 'latest:s', '--to', 'mysql://x/y'], 2],
     [['restore', 'latest:s', '--into', 'a', '--jobs', '0'], 2],
@@ -92,6 +97,9 @@ t.test('wrong ways to ask', async (t) => {
     [['show', '99'], 3],
   ]
   for (const [args, code] of cases) t.equal((await world.run(args)).code, code, args.join(' '))
+  t.same(await world.sql('catalog', 'SELECT 1 FROM recovery_executions'), [], 'none of them is on record as a restore')
+  t.match(await world.run(['restore', 'latest:nothing']), { stderr: /there is no schedule "nothing"/ })
+  t.match((await world.ok(['restore', 'latest:s', '--into', 'a', '--table', 'orders', '--table', 'nobody', '--dry-run', '--json'])).json(), { warnings: [/no table of the backup matches nobody/] })
 })
 
 t.test('a server without the roles: they are named, made on request, or done without', async (t) => {
