@@ -2,9 +2,11 @@ import type { Command } from 'commander'
 import { waitingCopies } from '../catalog/copies.js'
 import { executionById, listExecutions, type Execution } from '../catalog/executions.js'
 import type { Schedule } from '../catalog/schedules.js'
+import { storageById } from '../catalog/storages.js'
 import { BackupdError, messageOf } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
 import { needSchedule, requestBackup } from '../operation/request.js'
+import { sweepAbandoned } from '../operation/sweep.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { executionText } from './execution.js'
@@ -39,6 +41,18 @@ const copyHere = async (context: Context, env: Environment, backup: Execution): 
   }
 }
 
+// A daemon sweeps daily; where there is none, this is the only time when what a killed process left in a folder of ours can go.
+const sweepHere = async (context: Context, env: Environment, storageId: number): Promise<void> => {
+  try {
+    const storage = await storageById(env.catalog.db, storageId)
+    if (storage?.backend_type !== 'local' || (await daemonAlive(env))) return
+    const { length } = await sweepAbandoned(env, storage)
+    if (length > 0) context.out.line(`removed ${length} partial ${length === 1 ? 'file' : 'files'} of processes that were killed`)
+  } catch (error) {
+    env.log.warn({ error: messageOf(error) }, 'the partial files of killed processes could not be looked for')
+  }
+}
+
 const runNow = async (context: Context, name: string, detach: boolean): Promise<void> => {
   const env = await environmentOf(context)
   const schedule = await needSchedule(env, name)
@@ -50,6 +64,7 @@ const runNow = async (context: Context, name: string, detach: boolean): Promise<
   const followed = daemon ? await followExecution(context, env, queued.id, expected) : queued
   const row = followed.status === 'pending' ? await runHere(context, env, followed.id, expected) : followed
   await copyHere(context, env, row)
+  await sweepHere(context, env, row.storage_backend_id)
   const finished = (await executionById(env.catalog.db, row.id)) ?? row
   context.out.result(finished, () => executionText(finished))
 }

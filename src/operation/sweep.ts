@@ -120,6 +120,29 @@ const carryOut = async (env: Environment, row: StorageRow, storage: Storage, dry
 }
 
 /**
+ * Removes the partial objects in `row`'s storage that nobody has touched for a day and that are older than every run that is going on:
+ * what a killed process left, where no daemon sweeps. On record when there were any. Gives their keys.
+ */
+export const sweepAbandoned = async (env: Environment, row: StorageRow): Promise<string[]> => {
+  const now = await catalogTime(env.catalog.db)
+  const storage = await openStorageRow(env, row)
+  try {
+    const olderThan = await beforeLiveRuns(env, new Date(now.getTime() - 86_400_000))
+    const { removed: uploads, remaining } = await storage.sweep({ olderThan, signal: env.signal })
+    if (uploads.length > 0) {
+      await writeAudit(env.catalog.db, {
+        event_type: 'storage.swept', event_category: 'backup', action: 'delete', status: 'success', actor: env.actor,
+        resource: { type: 'storage', id: row.id, name: row.name },
+        event_data: { older_than: olderThan.toISOString(), folders: [], uploads, remaining }, risk_level: 'medium',
+      })
+    }
+    return uploads
+  } finally {
+    await storage.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
+  }
+}
+
+/**
  * Removes what no backup is and nobody works on: folders without a manifest, and abandoned uploads. On record, also when it ends half-way.
  */
 export const sweepStorage = async (env: Environment, row: StorageRow, { olderThan, dryRun }: SweepOptions): Promise<Sweep> => {

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, rmSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
@@ -53,6 +53,12 @@ t.test('a sweep removes what no backup is, and nothing else', async (t) => {
   t.notOk(existsSync(join(world.storageDir, `${old}-dead-aaaaaa`)), 'the folder itself too')
   t.match(await world.sql('catalog', "SELECT status, action, resource_name, event_data -> 'folders' AS folders FROM backup_audit_logs WHERE event_type = 'storage.swept'"),
     [{ status: 'success', action: 'delete', resource_name: 'disk', folders: [dead] }])
+
+  put('.backupd-partial/of-a-killed-run', 25)
+  t.match(await world.ok(['run-now', 'shop']), { stdout: /removed 1 partial file of processes that were killed/ }, 'without a daemon, the next backup clears it away')
+  t.same(readdirSync(join(world.storageDir, '.backupd-partial')), ['at-work'], 'and nothing that may be at work')
+  await world.sql('catalog', 'DELETE FROM backup_executions WHERE id > 1')
+  for (const name of readdirSync(world.storageDir)) if (/^20.*-shop-/.test(name) && name !== backup.backup_id) rmSync(join(world.storageDir, name), { recursive: true })
 
   const more = await sweep('--older-than', '0')
   t.same(more.folders.map(({ folder }) => folder.slice(-6)).sort(), ['cccccc', 'dddddd'], 'younger ones when that is wanted')
