@@ -30,7 +30,7 @@ const mayImport: Record<string, readonly string[]> = {
   storage: [],
 }
 /** Files directly in src/ that anything may import. */
-const shared = ['errors', 'folders', 'log', 'private-file', 'secret', 'version']
+const shared = ['errors', 'folders', 'log', 'private-file', 'secret', 'shell', 'version']
 /** Who may name the type of the configuration without reading it. */
 const mayNameConfig = ['operation', 'http', 'health']
 /** Heavy or optional packages: loaded when they are used, never at start. */

@@ -50,8 +50,8 @@ export const refreshStorageTotals = async (db: Db, id: number): Promise<void> =>
 }
 
 export interface StorageUses {
-  /** Names of schedules that write or copy to it. */
-  schedules: string[]
+  /** Schedules that write or copy to it. */
+  schedules: Pick<typeof backupSchedules.$inferSelect, 'id' | 'name' | 'managed_by'>[]
   /** Names of retention policies. */
   policies: string[]
   executions: number
@@ -60,14 +60,14 @@ export interface StorageUses {
 
 /** What refers to a storage. With any of it but cleanups, removing fails. */
 export const usesOfStorage = async (db: Db, id: number): Promise<StorageUses> => {
-  const schedules = await db.select({ name: backupSchedules.name }).from(backupSchedules)
+  const schedules = await db.select({ id: backupSchedules.id, name: backupSchedules.name, managed_by: backupSchedules.managed_by }).from(backupSchedules)
     .where(or(eq(backupSchedules.storage_backend_id, id), eq(backupSchedules.copy_to, id))).orderBy(asc(backupSchedules.name))
   const policies = await db.select({ name: backupRetentionPolicies.name }).from(backupRetentionPolicies)
     .where(and(eq(backupRetentionPolicies.storage_backend_id, id), given)).orderBy(asc(backupRetentionPolicies.name))
   const [executions] = await db.select({ n: count() }).from(backupExecutions).where(eq(backupExecutions.storage_backend_id, id))
   const [cleanups] = await db.select({ n: count() }).from(backupCleanupHistory).where(eq(backupCleanupHistory.storage_backend_id, id))
   return {
-    schedules: schedules.map(({ name }) => name),
+    schedules,
     policies: policies.map(({ name }) => name),
     executions: executions?.n ?? 0,
     cleanups: cleanups?.n ?? 0,

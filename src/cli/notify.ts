@@ -10,6 +10,7 @@ import { repeated } from './arguments.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { facts, table } from './output.js'
+import { shellWord } from '../shell.js'
 
 const addHelp = (): string => `
 Keys of each type:
@@ -42,7 +43,7 @@ const defineAdd = (command: Command, run: Run): void => {
       run(async (context) => {
         const { notifier, warnings } = await addNotifier(await environmentOf(context), { name, type, config: parseNotifierSettings(type, set), schedules: schedule, events: event, ...rest })
         for (const warning of warnings) context.out.line(`warning: ${warning}`)
-        context.out.result(notifier, () => `notifier ${name} added; "backupd notify test ${name}" tries it`)
+        context.out.result(notifier, () => `notifier ${name} added; "backupd notify test ${shellWord(name)}" tries it`)
       }))
 }
 

@@ -10,6 +10,7 @@ import { findTools } from '../postgres/tools.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { bytes, facts, table } from './output.js'
+import { shellWord } from '../shell.js'
 
 const addHelp = `
 URL is postgres://user:password@host:5432/database?sslmode=require. The password is kept sealed in the catalog and never shown.
@@ -46,7 +47,7 @@ const defineAdd = (command: Command, run: Run): void => {
         const url = options.url === '-' ? (await text(process.stdin)).trim() : options.url
         const { source, warnings } = await addSource(await environmentOf(context), { name, url, description: options.description })
         for (const warning of warnings) context.out.line(`warning: ${warning}`)
-        context.out.result(source, () => `source ${name} added; "backupd source test ${name}" tries it`)
+        context.out.result(source, () => `source ${name} added; "backupd source test ${shellWord(name)}" tries it`)
       }))
 }
 

@@ -9,6 +9,7 @@ import { repeated, wholeNumber } from './arguments.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { bytes, facts, table } from './output.js'
+import { shellWord } from '../shell.js'
 
 const types = Object.keys(storageBackends)
 
@@ -31,7 +32,7 @@ const defineAdd = (command: Command, run: Run): void => {
       run(async (context) => {
         const { storage, warnings } = await addStorage(await environmentOf(context), { name, ...options })
         for (const warning of warnings) context.out.line(`warning: ${warning}`)
-        context.out.result(storage, () => `storage ${name} added; "backupd storage test ${name}" tries it`)
+        context.out.result(storage, () => `storage ${name} added; "backupd storage test ${shellWord(name)}" tries it`)
       }))
 }
 

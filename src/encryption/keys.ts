@@ -3,6 +3,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { generateX25519Identity, identityToRecipient, Encrypter } from 'age-encryption'
 import { BackupdError, messageOf } from '../errors.js'
 import { Secret } from '../secret.js'
+import { shellWord } from '../shell.js'
 
 /** A new X25519 key: the private half, and the `age1…` text that others encrypt to. */
 export const generateIdentity = async (): Promise<{ identity: Secret; recipient: string }> => {
@@ -82,7 +83,7 @@ const readOne = async (file: string): Promise<Identities> => {
   if (identities.length === 0) throw failed('holds no key', 'Write one with `backupd key generate --out FILE` or age-keygen.')
   // Someone may want it so (a group of operators); it is not ours to refuse.
   const open = (mode & 0o077) !== 0
-  return { identities, warnings: open ? [`the key file ${file} can be read by others than its owner; chmod 600 ${file}`] : [] }
+  return { identities, warnings: open ? [`the key file ${file} can be read by others than its owner; chmod 600 ${shellWord(file)}`] : [] }
 }
 
 /** The private keys of key files as age writes them. Fails with `key.identity_file` (configuration), naming file and line, never the content. */

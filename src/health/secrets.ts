@@ -1,13 +1,14 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { messageOf } from '../errors.js'
+import { shellWord } from '../shell.js'
 import type { Check, Finding } from './check.js'
 
 const judge = async (file: string): Promise<Finding> => {
   const subject = 'secret key'
   try {
     const { mode } = await stat(file)
-    if ((mode & 0o077) !== 0) return { subject, level: 'critical', message: `${file} can be read by others than its owner`, advice: `chmod 600 ${file}` }
+    if ((mode & 0o077) !== 0) return { subject, level: 'critical', message: `${file} can be read by others than its owner`, advice: `chmod 600 ${shellWord(file)}` }
     return { subject, level: 'healthy', message: `${file}; keep a copy of it elsewhere, or the secrets in the catalog have to be entered again` }
   } catch (error) {
     const missing = (error as NodeJS.ErrnoException).code === 'ENOENT'

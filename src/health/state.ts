@@ -2,6 +2,7 @@ import { constants } from 'node:fs'
 import { access, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Check, Finding } from './check.js'
+import { shellWord } from '../shell.js'
 
 const missing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT'
 
@@ -26,7 +27,7 @@ const judge = async (path: string): Promise<Finding> => {
   if (found !== path) return { subject, level: 'healthy', message: `${path} is not there yet, and can be made` }
   const { mode } = await stat(path)
   // Names in it can be replaced by who may write to it, the secret key and private keys among them.
-  if ((mode & 0o022) !== 0) return { subject, level: 'critical', message: `others than its owner may write to ${path}`, advice: `chmod go-w ${path}` }
+  if ((mode & 0o022) !== 0) return { subject, level: 'critical', message: `others than its owner may write to ${path}`, advice: `chmod go-w ${shellWord(path)}` }
   return { subject, level: 'healthy', message: `${path} is writable for this user, and not for others` }
 }
 

@@ -13,6 +13,7 @@ import { randomSuffix } from '../repository/keys.js'
 import type { Environment } from './environment.js'
 import { refuseExpiring } from './expiring.js'
 import { folderOf, isCopy } from './folder.js'
+import { shellWord } from '../shell.js'
 
 interface NewCopy {
   original: Execution
@@ -80,7 +81,7 @@ export const requestCopy = async (env: Environment, asked: Execution, target: St
     throw new BackupdError('copy.same_storage', `backup ${asked.backup_id} is in storage ${target.name} already`, { kind: 'usage', hint: 'Name another storage in --to.' })
   }
   if (!target.is_active) {
-    throw new BackupdError('storage.disabled', `storage "${target.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${target.name}".` })
+    throw new BackupdError('storage.disabled', `storage "${target.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${shellWord(target.name)}".` })
   }
   return env.catalog.db.transaction(async (tx) => {
     const original = await lockExecution(tx, asked.id)

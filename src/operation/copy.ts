@@ -17,6 +17,7 @@ import { failRun, type Running, type Stored } from './ending.js'
 import { folderOf } from './folder.js'
 import { readManifest, readStored } from './readback.js'
 import { openStorageRow, storageRow } from './sources.js'
+import { shellWord } from '../shell.js'
 
 interface Ends {
   original: Execution
@@ -39,7 +40,7 @@ const openEnds = async (running: Running): Promise<Ends> => {
   const { env, execution } = running
   const original = await originalOf(running)
   const target = await storageRow(env, execution.storage_backend_id)
-  if (!target.is_active) throw new BackupdError('storage.disabled', `storage "${target.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${target.name}".` })
+  if (!target.is_active) throw new BackupdError('storage.disabled', `storage "${target.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${shellWord(target.name)}".` })
   const schedule = execution.schedule_id === null ? undefined : await scheduleById(env.catalog.db, execution.schedule_id)
   const limit = schedule?.bandwidth_limit_mbps ?? 0
   const from = await openStorageRow(env, await storageRow(env, original.storage_backend_id))

@@ -12,6 +12,7 @@ import type { Connection } from '../postgres/connection.js'
 import { exactly } from '../postgres/patterns.js'
 import type { Environment } from './environment.js'
 import { sourceOfSchedule, storageRow } from './sources.js'
+import { shellWord } from '../shell.js'
 
 /** Everything that decides how a backup is taken, checked before anything starts. */
 export interface BackupPlan {
@@ -80,7 +81,7 @@ export const planBackup = async (env: Environment, schedule: Schedule): Promise<
   const compression = await checkCompression(schedule.compression_type)
   const storage = await storageRow(env, schedule.storage_backend_id)
   if (!storage.is_active) {
-    throw new BackupdError('storage.disabled', `storage "${storage.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${storage.name}".` })
+    throw new BackupdError('storage.disabled', `storage "${storage.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${shellWord(storage.name)}".` })
   }
   const source = await sourceOfSchedule(env, schedule)
   return {

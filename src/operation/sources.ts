@@ -9,6 +9,7 @@ import { Secret } from '../secret.js'
 import { backendOf, openStorage } from '../storage/registry.js'
 import type { Storage } from '../storage/storage.js'
 import type { Environment } from './environment.js'
+import { shellWord } from '../shell.js'
 
 /** The source that a schedule without one uses. */
 export const DEFAULT_SOURCE = 'default'
@@ -58,7 +59,7 @@ export const noSource = (name: string): BackupdError =>
     kind: 'notFound',
     hint: name === DEFAULT_SOURCE
       ? 'Set BACKUPD_SOURCE_URL, or add one with "backupd source add default --url URL".'
-      : `Add it with "backupd source add ${name} --url URL"; "backupd source list" shows what there is.`,
+      : `Add it with "backupd source add ${shellWord(name)} --url URL"; "backupd source list" shows what there is.`,
   })
 
 /** The source of that name; `default` may come from BACKUPD_SOURCE_URL. Fails with `source.not_found`. */

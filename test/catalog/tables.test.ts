@@ -93,7 +93,7 @@ for (const [kind, ddl] of [['of its own', ''], ['adopted', applicationDdl('nine'
       const { storage, source, schedule, enqueued } = await furnished(catalog)
       const { id } = await enqueued()
       t.strictSame(await usesOfSource(db, source.id), { schedules: [schedule.name], executions: 1 })
-      t.strictSame(await usesOfStorage(db, storage.id), { schedules: [schedule.name], policies: [], executions: 1, cleanups: 0 })
+      t.strictSame(await usesOfStorage(db, storage.id), { schedules: [{ id: schedule.id, name: schedule.name, managed_by: null }], policies: [], executions: 1, cleanups: 0 })
       t.strictSame(await usesOfSchedule(db, schedule.id), { live: 1, executions: 1 })
       await t.rejects(removeStorage(db, storage.id))
       await requestCancel(db, id)

@@ -59,6 +59,7 @@ t.test('a file that is there is never overwritten, and then no key is registered
   t.strictSame(await keysOf(machine), [])
   t.match(await machine.cli(['key', 'generate', '--out', '/proc/none/key']), { code: 4 })
   t.match(await machine.cli(['key', 'generate', '--name', '../escape']), { code: 2 })
+  t.match(await machine.cli(['key', 'generate', '--out', '']), { code: 2, stderr: /--out names no file/ })
   t.notOk(existsSync(machine.path('escape.txt')))
 })
 

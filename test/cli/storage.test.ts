@@ -75,6 +75,12 @@ t.test('wrong settings are refused with what is right', async (t) => {
   t.equal((await cli(['storage', 'enable', 'nowhere'])).code, 3)
 })
 
+t.test('what to type next is quoted for a shell', async (t) => {
+  const { cli, path } = await machineOn(t, server)
+  t.match(await cli(['storage', 'add', "it's here", '--type', 'local', '--set', `base_path=${path('a')}`]), { code: 0, stdout: `"backupd storage test 'it'\\''s here'" tries it` })
+  t.match(await cli(['source', 'test', 'no such']), { code: 3, stderr: `"backupd source add 'no such' --url URL"` })
+})
+
 t.test('a storage that cannot be written to is not healthy', async (t) => {
   const machine = await machineOn(t, server)
   const { cli } = machine

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { jsonTexts } from '../../catalog/json.js'
 import { activeKeys } from '../../catalog/keys.js'
 import { notifyWork } from '../../catalog/notifications.js'
-import { insertSchedule, listSchedules, lockSchedule, setNextRun, updateSchedule, type Schedule } from '../../catalog/schedules.js'
+import { insertSchedule, isManaged, listSchedules, lockSchedule, setNextRun, updateSchedule, type Schedule } from '../../catalog/schedules.js'
 import { listSources } from '../../catalog/sources.js'
 import { compressionTypes, supportedBackupTypes } from '../../catalog/statuses.js'
 import { listStorages } from '../../catalog/storages.js'
@@ -130,12 +130,12 @@ export const scheduleKind: Kind<ScheduleDoc, Schedule> = {
   fields: (_item, path) => (path[0] === 'hooks' ? hookFields(path.slice(1)) : Object.keys(schema.shape)),
   read: async (_env, tx): Promise<Existing<ScheduleDoc, Schedule>[]> => {
     const [storage, source] = [namer(await listStorages(tx)), namer(await listSources(tx))]
-    return (await listSchedules(tx)).map((row) => ({ id: row.id, row, doc: docOf(row, storage, source), ...(row.managed_by === null ? {} : { kept: `${row.managed_by} keeps it by itself` }) }))
+    return (await listSchedules(tx)).map((row) => ({ id: row.id, row, doc: docOf(row, storage, source), ...(isManaged(row) ? { kept: 'backupd keeps it by itself' } : {}) }))
   },
   prepare: async (_scope, item) => ({ ...item, cron: item.cron.trim() }),
   check: async (scope, doc, existing) => {
-    if (existing?.row.managed_by !== undefined && existing.row.managed_by !== null) {
-      return [{ field: 'name', error: new BackupdError('schedule.managed', `the schedule of this name is kept by ${existing.row.managed_by} itself`, { kind: 'usage', hint: 'Give yours another name.' }) }]
+    if (existing !== undefined && isManaged(existing.row)) {
+      return [{ field: 'name', error: new BackupdError('schedule.managed', 'the schedule of this name is kept by backupd itself', { kind: 'usage', hint: 'Give yours another name.' }) }]
     }
     return [...(await brokenRules(scheduleRules(settingsOf(doc)))), ...missing(scope, doc)]
   },

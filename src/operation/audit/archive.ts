@@ -16,6 +16,7 @@ import { catalogTime } from '../settings/configure.js'
 import type { Environment } from '../environment.js'
 import { openStorageRow } from '../sources.js'
 import { needStorage } from '../settings/storages.js'
+import { shellWord } from '../../shell.js'
 
 /** Folder of the archives below a storage's prefix; no backup's name looks like it. */
 export const ARCHIVE_FOLDER = 'audit-archive'
@@ -139,7 +140,7 @@ const archiveBatch = (env: Environment, row: StorageRow, to: Destination, { remo
  */
 export const archiveLogs = async (env: Environment, options: ArchiveOptions): Promise<Archiving> => {
   const row = await needStorage(env.catalog.db, options.storage)
-  if (!row.is_active) throw new BackupdError('storage.disabled', `storage "${row.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${row.name}".` })
+  if (!row.is_active) throw new BackupdError('storage.disabled', `storage "${row.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${shellWord(row.name)}".` })
   const recipients = (await activeKeys(env.catalog.db)).map(({ recipient }) => parseRecipient(recipient))
   const result: Archiving = { storage: row.name, dry_run: options.dryRun === true, encrypted: recipients.length > 0, deleted: options.remove, rows: 0, archives: [] }
   const due = await countDueLogs(env.catalog.db)

@@ -61,6 +61,7 @@ const register = (env: Environment, name: string, recipient: string, event: stri
  */
 export const generateKey = async (env: Environment, wanted: { name: string; out?: string | undefined }): Promise<{ key: Key; file: string }> => {
   const name = checkKeyName(wanted.name)
+  if (wanted.out?.trim() === '') throw new BackupdError('key.file', '--out names no file', { kind: 'usage', hint: 'Give the path of a new file, or leave --out away.' })
   if ((await findKey(env.catalog.db, name)) !== undefined) throw exists(name)
   const { identity, recipient } = await generateIdentity()
   const file = wanted.out === undefined ? join(await ownFolder(env), `${name}.txt`) : resolve(wanted.out)

@@ -15,6 +15,7 @@ import { checkDescription, checkName, keepRules, recorded, type Changed, type Ru
 import type { Environment } from '../environment.js'
 import { leadsNowhere, parseGiven, type GivenReference } from './references.js'
 import { resolving } from '../sources.js'
+import { shellWord } from '../../shell.js'
 
 /** A notifier without secrets, and with what waits for it. */
 export type NotifierView = Notifier & { waiting: number; failed: number }
@@ -59,7 +60,7 @@ export const needNotifier = async (db: Db, name: string): Promise<Notifier> => {
   const row = await findNotifier(db, name)
   if (row !== undefined) return row
   throw new BackupdError('notifier.not_found', `there is no notifier "${name}"`, {
-    kind: 'notFound', hint: `Add it with "backupd notify add ${name} --type TYPE --set KEY=VALUE"; "backupd notify list" shows what there is.`,
+    kind: 'notFound', hint: `Add it with "backupd notify add ${shellWord(name)} --type TYPE --set KEY=VALUE"; "backupd notify list" shows what there is.`,
   })
 }
 

@@ -15,6 +15,7 @@ import type { Environment } from '../environment.js'
 import { checkBackupType, checkCompression, noKey } from '../plan.js'
 import { CATALOG_SOURCE, DEFAULT_SOURCE, fromEnvironment, noSource } from '../sources.js'
 import { needStorage } from './storages.js'
+import { shellWord } from '../../shell.js'
 
 /** What a schedule is made of, as typed; numbers are whole and in range. */
 export interface NewScheduleSettings {
@@ -96,7 +97,7 @@ export const scheduleColumns = (settings: NewScheduleSettings) => ({
 
 const active = (storage: StorageRow): StorageRow => {
   if (storage.is_active) return storage
-  throw new BackupdError('storage.disabled', `storage "${storage.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${storage.name}".` })
+  throw new BackupdError('storage.disabled', `storage "${storage.name}" is disabled`, { kind: 'configuration', hint: `Enable it with "backupd storage enable ${shellWord(storage.name)}".` })
 }
 
 /** Null when no source is named: the one named `default`, whatever that is when a run begins. Fails with `source.not_found`. */
@@ -174,7 +175,7 @@ export const switchSchedule = async (env: Environment, name: string, on: boolean
 const refuseManaged = (row: Schedule): void => {
   if (!isManaged(row)) return
   throw new BackupdError('schedule.managed', `the schedule "${row.name}" backs up the catalog, and the daemon would make it again`, {
-    kind: 'usage', hint: `Switch it off with "backupd schedule disable ${row.name}"; BACKUPD_CATALOG_BACKUP=off does so for all storages.`,
+    kind: 'usage', hint: `Switch it off with "backupd schedule disable ${shellWord(row.name)}"; BACKUPD_CATALOG_BACKUP=off does so for all storages.`,
   })
 }
 

@@ -3,7 +3,7 @@ import {
   findStorage, insertStorage, recordStorageHealth, removeStorage, setStorageActive, usesOfStorage, type StorageRow,
 } from '../../catalog/storages.js'
 import type { Db } from '../../catalog/connect.js'
-import { isManaged, listSchedules, removeSchedule } from '../../catalog/schedules.js'
+import { isManaged, removeSchedule } from '../../catalog/schedules.js'
 import { loadSecretKey, maskConfig, resolveConfig, sealConfig } from '../../encryption/secrets.js'
 import { BackupdError, messageOf } from '../../errors.js'
 import { redact, Secret } from '../../secret.js'
@@ -15,6 +15,7 @@ import { checkDescription, checkName, counted, keepRules, named, recorded, refus
 import type { Environment } from '../environment.js'
 import { leadsNowhere, parseGiven, type GivenReference } from './references.js'
 import { openStorageRow, resolving } from '../sources.js'
+import { shellWord } from '../../shell.js'
 
 /** The row without secrets. A type that this program does not know shows none of its configuration. */
 export const storageView = (row: StorageRow): StorageRow => {
@@ -33,7 +34,7 @@ export const needStorage = async (db: Db, name: string): Promise<StorageRow> => 
   const row = await findStorage(db, name)
   if (row !== undefined) return row
   throw new BackupdError('storage.unknown', `there is no storage "${name}"`, {
-    kind: 'notFound', hint: `Add it with "backupd storage add ${name} --type TYPE --set KEY=VALUE"; "backupd storage list" shows what there is.`,
+    kind: 'notFound', hint: `Add it with "backupd storage add ${shellWord(name)} --type TYPE --set KEY=VALUE"; "backupd storage list" shows what there is.`,
   })
 }
 
@@ -111,10 +112,10 @@ export const addStorage = async (env: Environment, settings: NewStorageSettings)
 /** Removes a storage that nothing refers to but the schedule of the catalog's backups, which goes with it, in a transaction. Fails with `storage.in_use`. */
 export const removeUnusedStorage = async (tx: Db, row: StorageRow): Promise<Changed<StorageRow>> => {
   const { schedules, policies, executions, cleanups } = await usesOfStorage(tx, row.id)
-  const managed = (await listSchedules(tx)).filter((schedule) => isManaged(schedule) && schedule.storage_backend_id === row.id)
-  const given = schedules.filter((name) => !managed.some((schedule) => schedule.name === name))
-  const uses = [...named(given, 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution')]
-  refuseInUse('storage', row.name, uses, `Remove these first, or switch it off with "backupd storage disable ${row.name}".`)
+  const managed = schedules.filter(isManaged)
+  const given = schedules.filter((schedule) => !isManaged(schedule))
+  const uses = [...named(given.map(({ name }) => name), 'schedule'), ...named(policies, 'retention policy', 'retention policies'), ...counted(executions, 'execution')]
+  refuseInUse('storage', row.name, uses, `Remove these first, or switch it off with "backupd storage disable ${shellWord(row.name)}".`)
   for (const { id } of managed) await removeSchedule(tx, id)
   await removeStorage(tx, row.id)
   return { result: storageView(row), id: row.id, before: storageView(row), data: { cleanups_removed: cleanups, schedules_removed: managed.map(({ name }) => name) } }
@@ -131,7 +132,7 @@ export const switchStorage = (env: Environment, name: string, active: boolean): 
     const before = await needStorage(tx, name)
     const row = (await setStorageActive(tx, before.id, active)) ?? before
     const { schedules } = await usesOfStorage(tx, row.id)
-    return { result: { storage: storageView(row), schedules }, id: row.id, before: { is_active: before.is_active }, after: { is_active: row.is_active } }
+    return { result: { storage: storageView(row), schedules: schedules.map(({ name }) => name) }, id: row.id, before: { is_active: before.is_active }, after: { is_active: row.is_active } }
   })
 
 /** One sentence for what a probe found, and whether backups can be stored and read back. */
