@@ -11,6 +11,7 @@ const { silentLog } = await import(pathToFileURL(`${dist}/log.js`).href)
 const { signal } = new AbortController()
 const storage = await openStorage(type, config, { log: silentLog(), parallelUploads: parallel, retryFor: 60_000 })
 // What it takes to load an SDK is not counted, what it takes to connect is.
+const began = process.cpuUsage()
 const started = performance.now()
 let bytes = 0
 if (action === 'upload') ({ size: bytes } = await storage.write(key, createReadStream(file, { highWaterMark: 1024 * 1024 }), { signal }))
@@ -19,4 +20,5 @@ const seconds = (performance.now() - started) / 1000
 await storage.close()
 // Not resourceUsage(), which begins with what the parent process had.
 const memory = Number(/VmHWM:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]) / 1024
-console.log(JSON.stringify({ bytes, seconds, memory }))
+const cpu = (({ user, system }) => (user + system) / 1e6)(process.cpuUsage(began))
+console.log(JSON.stringify({ bytes, seconds, memory, cpu }))

@@ -1,4 +1,4 @@
-import { closeIterator, linkedAbort, within } from './wait.js'
+import { closeIterator, linkedAbort, patience } from './wait.js'
 import type { ByteSource } from './storage.js'
 
 export interface Chunk {
@@ -25,12 +25,13 @@ export interface ChunkOptions {
 export const chunksOf = async function* (source: ByteSource, { size, signal, memory = Buffer.allocUnsafeSlow }: ChunkOptions): AsyncGenerator<Chunk, void, undefined> {
   const sizeOf = typeof size === 'number' ? () => size : size
   const iterator = source[Symbol.asyncIterator]()
+  const wait = patience({ signal })
   let ended = false
   try {
     let chunk = { index: 0, offset: 0, data: memory(sizeOf(0, 0)) }
     let filled = 0
     for (;;) {
-      const next = await within(iterator.next(), { signal })
+      const next = await wait.for(iterator.next())
       if (next.done === true) break
       for (let taken = 0; taken < next.value.length; ) {
         // Only now is it known that a full chunk is not the last one.
@@ -50,6 +51,7 @@ export const chunksOf = async function* (source: ByteSource, { size, signal, mem
     ended = true
     yield { ...chunk, data: chunk.data.subarray(0, filled), last: true }
   } finally {
+    wait.end()
     if (!ended) closeIterator(iterator)
   }
 }

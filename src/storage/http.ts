@@ -1,6 +1,7 @@
-import { Agent as HttpAgent, request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
+import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
+import { request as httpsRequest } from 'node:https'
 import { abortError } from '../errors.js'
+import { createAgents } from './agents.js'
 import { storageError } from './failure.js'
 import { silence } from './resume.js'
 
@@ -42,8 +43,7 @@ export const textOf = async ({ body }: HttpAnswer): Promise<string> => {
 
 /** HTTP/1.1 with connections kept alive. Node's own client, because of its time-outs by silence instead of by total time. */
 export const createHttp = (): HttpClient => {
-  const plain = new HttpAgent({ keepAlive: true })
-  const secure = new HttpsAgent({ keepAlive: true })
+  const { plain, secure } = createAgents()
   return {
     send: ({ method, url, headers = {}, body, signal }) =>
       new Promise((resolve, reject) => {

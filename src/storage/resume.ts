@@ -2,7 +2,7 @@ import { throwIfAborted, type BackupdError } from '../errors.js'
 import type { Log } from '../log.js'
 import { retryClock } from './retry.js'
 import { storageError } from './failure.js'
-import { closeIterator, linkedAbort, within } from './wait.js'
+import { closeIterator, linkedAbort, patience, within } from './wait.js'
 import type { ByteSource } from './storage.js'
 
 /** How long a server may be silent before it counts as gone, milliseconds. Tests shorten it. */
@@ -58,15 +58,16 @@ export const readWithResume = async function* <Tag>({ key, offset = 0, length, r
   for (;;) {
     throwIfAborted(signal)
     const attempt = linkedAbort(signal)
+    const wait = patience({ signal, ms: silence.limit, timeout: silent })
     let iterator: AsyncIterator<Uint8Array> | undefined
     try {
       const range = { offset: position, end: end ?? (wanted === Infinity ? undefined : wanted) }
-      const opened = await within(open(range, tag, attempt.signal), { signal, ms: silence.limit, timeout: silent })
+      const opened = await wait.for(open(range, tag, attempt.signal))
       end ??= Math.max(offset, Math.min(opened.size, wanted))
       tag ??= opened.tag
       iterator = opened.body[Symbol.asyncIterator]()
       while (position < end) {
-        const next = await within(iterator.next(), { signal, ms: silence.limit, timeout: silent })
+        const next = await wait.for(iterator.next())
         if (next.done === true) throw storageError('storage.incomplete', `${what}: ended at byte ${position} of ${end}`)
         if (next.value.length === 0) continue
         if (position + next.value.length > end) throw storageError('storage.incomplete', `${what}: more bytes than the object has`)
@@ -81,6 +82,7 @@ export const readWithResume = async function* <Tag>({ key, offset = 0, length, r
       attempt.abort(error)
       await clock.failed(classify(error, what))
     } finally {
+      wait.end()
       attempt.abort(new Error('the reader is done'))
       attempt.release()
       if (iterator !== undefined) closeIterator(iterator)

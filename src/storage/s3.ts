@@ -3,6 +3,7 @@ import type * as Sdk from '@aws-sdk/client-s3'
 import type { ObjectLockRetentionMode, S3ClientConfig, ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3'
 import { z } from 'zod'
 import { messageOf, throwIfAborted } from '../errors.js'
+import { createAgents } from './agents.js'
 import { readAhead } from './ahead.js'
 import { hasCode, storageError } from './failure.js'
 import { endpointUrl, flag, oneOf, text, wholeNumber } from './fields.js'
@@ -51,7 +52,7 @@ const loadSdk = async (): Promise<typeof Sdk> => {
   }
 }
 
-const clientConfig = (config: S3Config, { parallelUploads }: StorageContext): S3ClientConfig => ({
+const clientConfig = (config: S3Config, { plain, secure }: ReturnType<typeof createAgents>): S3ClientConfig => ({
   // Retries are ours, around each part, so that they are logged, bounded by time and end with an abort.
   maxAttempts: 1,
   forcePathStyle: config.force_path_style ?? config.endpoint !== undefined,
@@ -64,8 +65,8 @@ const clientConfig = (config: S3Config, { parallelUploads }: StorageContext): S3
   requestHandler: {
     connectionTimeout: Math.min(20_000, silence.limit),
     socketTimeout: silence.limit,
-    httpAgent: { keepAlive: true, maxSockets: Math.max(50, parallelUploads * 4) },
-    httpsAgent: { keepAlive: true, maxSockets: Math.max(50, parallelUploads * 4) },
+    httpAgent: plain,
+    httpsAgent: secure,
   },
   ...(config.endpoint === undefined ? {} : { endpoint: config.endpoint }),
   ...(config.region === undefined ? (config.endpoint === undefined ? {} : { region: 'us-east-1' }) : { region: config.region }),
@@ -80,7 +81,7 @@ const clientConfig = (config: S3Config, { parallelUploads }: StorageContext): S3
 
 const openS3 = async (config: S3Config, context: StorageContext): Promise<StorageAdapter> => {
   const sdk = await loadSdk()
-  const client = new sdk.S3Client(clientConfig(config, context))
+  const client = new sdk.S3Client(clientConfig(config, createAgents({ maxSockets: Math.max(50, context.parallelUploads * 4) })))
   const { log, retryFor } = context
   const Bucket = config.bucket_name
   const prefix = normalisePrefix(config.prefix)

@@ -30,6 +30,37 @@ export const within = <T>(promise: Promise<T>, { signal, ms, timeout }: WithinOp
     if (signal?.aborted) onAbort()
   })
 
+/** `within` for one promise after another, as of a stream: one listener and one timer serve them all. */
+export interface Patience {
+  /** `promise`, unless the signal aborts or the time passes first, counted anew for each. One at a time. */
+  for<T>(promise: Promise<T>): Promise<T>
+  /** Must be called, or the timer and the listener stay. */
+  end(): void
+}
+
+export const patience = ({ signal, ms, timeout }: WithinOptions): Patience => {
+  let fail: ((error: Error) => void) | undefined
+  const timer = ms === undefined ? undefined : setTimeout(() => fail?.(timeout?.() ?? new Error('timed out')), ms)
+  const onAbort = (): void => fail?.(abortError(signal as AbortSignal))
+  if (signal !== undefined) setMaxListeners(0, signal)
+  signal?.addEventListener('abort', onAbort, { once: true })
+  return {
+    for: (promise) => new Promise((resolve, reject) => {
+      fail = reject
+      timer?.refresh()
+      promise.then((value) => {
+        fail = undefined
+        resolve(value)
+      }, reject)
+      if (signal?.aborted) onAbort()
+    }),
+    end: () => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    },
+  }
+}
+
 /** Waits `ms` milliseconds; throws the signal's reason when it aborts before. */
 export const sleep = async (ms: number, signal: AbortSignal): Promise<void> => {
   try {

@@ -8,12 +8,14 @@ import { bytes, collect } from '../conformance/bytes.js'
 
 const content = await collect(bytes(7, 1_000_003))
 const before = { ...pieces }
-t.beforeEach(() => void Object.assign(pieces, { ...before, size: 10_000, stretch: 4 }))
+t.beforeEach(() => void Object.assign(pieces, {
+  ...before, size: 10_000, least: 10_000, largest: 10_000, memory: 80_000, first: { bytes: 4_000, ms: 100 }, again: { bytes: 40_000, ms: 1000 },
+}))
 t.teardown(() => void Object.assign(pieces, before))
 
 interface Service {
   /** Milliseconds before each block. */
-  slow?: number
+  slow?: number | (() => number)
   /** Whether it tells the version. */
   tagged?: boolean
   fail?: (range: Range, asked: number) => void
@@ -36,7 +38,8 @@ const service = ({ slow = 0, tagged = true, fail }: Service = {}) => {
     const body = async function* () {
       try {
         for (let at = range.offset; at < end; at += 4_000) {
-          if (slow > 0) await delay(slow, undefined, { signal })
+          const pause = typeof slow === 'number' ? slow : slow()
+          if (pause > 0) await delay(pause, undefined, { signal })
           yield content.subarray(at, Math.min(end, at + 4_000))
         }
       } finally {
@@ -92,7 +95,55 @@ t.test('no more than there may be in memory', async (t) => {
   }
   t.ok(most() <= pieces.most, `${most()} in flight`)
   await delay(50)
-  t.ok(left() <= pieces.most + 1, 'and nothing is fetched for nobody')
+  t.ok(left() <= pieces.memory / pieces.size + 3, `and nothing is fetched for nobody: ${left()}`)
+
+  // Where the memory is less than the ranges that may be in flight, it counts.
+  pieces.memory = 30_000
+  const small = service({ slow: 1 })
+  t.ok((await collect(small.read(64))).equals(content))
+  t.ok(small.most() <= 4, `${small.most()} in flight`)
+})
+
+t.test('a slow connection is seen early: its piece goes on beside the others', async (t) => {
+  Object.assign(pieces, { size: 100_000, first: { bytes: 20_000, ms: 100 } })
+  const { read, asked, flying } = service({ slow: 1 })
+  const iterator = read(4)
+  let got = 0
+  for await (const block of iterator) {
+    got += block.length
+    if (got >= 40_000) break
+  }
+  t.strictSame(asked.slice(0, 2).map(({ range }) => range), [{ offset: 0, end: 100_000 }, { offset: 100_000, end: 110_000 }])
+  t.ok(asked.length >= 4)
+  await delay(20)
+  t.equal(flying(), 0)
+})
+
+t.test('one that becomes slow in a long range is cut there', async (t) => {
+  let slow = 0
+  pieces.again = { bytes: 500_000, ms: 20 }
+  const { read, asked, most } = service({ slow: () => slow })
+  const got: Uint8Array[] = []
+  let length = 0
+  for await (const block of read(4)) {
+    got.push(block)
+    length += block.length
+    if (length > 100_000) slow = 2
+  }
+  t.ok(Buffer.concat(got).equals(content))
+  t.strictSame(asked[1]?.range, { offset: 10_000, end: 510_000 })
+  t.ok((asked[2]?.range.offset ?? 0) > 100_000 && (asked[2]?.range.offset ?? 0) < 400_000, String(asked[2]?.range.offset))
+  t.equal(most(), 4)
+})
+
+t.test('pieces get smaller towards the end', async (t) => {
+  Object.assign(pieces, { least: 5_000, largest: 100_000, memory: 1_000_000 })
+  const { read, asked } = service({ slow: 1 })
+  t.ok((await collect(read(4))).equals(content))
+  const sizes = asked.slice(1).map(({ range }) => (range.end ?? 0) - range.offset)
+  t.equal(sizes[0], 100_000)
+  t.equal(sizes.at(-2), 5_000)
+  t.strictSame(sizes, [...sizes].sort((a, b) => b - a))
 })
 
 t.test('a reader that stops, is stopped, or meets an error leaves nothing in flight', async (t) => {
