@@ -1,13 +1,14 @@
-// The storages against servers on this machine: throughput as a ratio to a plain client of the same protocol, the effect of several
-// parts in flight over a slow line, and memory. The servers are those of the tests (scripts/test-tools.sh installs them).
+// The storages against servers on this machine: throughput as a ratio to plain clients of the same protocol, the effect of several
+// parts in flight over a slow line, and memory. For S3, GCS and Azure beside curl (one request, no checksums, no parts) also rclone, where
+// it is installed: a client that sends parts and checksums as we do. The servers are those of the tests (scripts/test-tools.sh installs them).
 // Usage: node --import=@tapjs/typescript/import bench/storages.mjs [MEGABYTES [ROUNDS [NAME ...]]], NAME being s3, gcs, azure, proftpd, vsftpd or sftp
 import { spawn } from 'node:child_process'
 import { createHash, createHmac, randomFillSync } from 'node:crypto'
 import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs'
-import { cpus, tmpdir } from 'node:os'
+import { cpus, loadavg, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { BlobSASPermissions, ContainerClient, generateBlobSASQueryParameters, StorageSharedKeyCredential } from '@azure/storage-blob'
+import { BlobSASPermissions, ContainerClient, ContainerSASPermissions, generateBlobSASQueryParameters, StorageSharedKeyCredential } from '@azure/storage-blob'
 import { startAzurite } from '../test/servers/azurite.ts'
 import { makeBucket } from '../test/servers/buckets.ts'
 import { startProftpd } from '../test/servers/proftpd.ts'
@@ -35,7 +36,7 @@ const run = async (command, args, input = '', options = {}) => {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], ...options })
   const output = []
   let errors = ''
-  child.stdout.on('data', (block) => output.push(block))
+  child.stdout?.on('data', (block) => output.push(block))
   child.stderr.on('data', (block) => (errors += block))
   child.stdin.on('error', () => undefined)
   child.stdin.end(input)
@@ -54,6 +55,21 @@ const ours = async (action, { type, config, key }, parallel) => {
 
 // Credentials and addresses come on stdin, as everywhere. -f: an HTTP error is a failure.
 const curl = async (lines) => (await run('curl', ['-sS', '-f', '-K', '-'], lines.map(([name, value]) => (value === undefined ? name : `${name} = ${JSON.stringify(value)}`)).join('\n'))).seconds
+
+const hasRclone = await run('rclone', ['version']).then(() => true, () => false)
+
+/** rclone, with its remote described in the environment: parts as large and as many at once as ours. Its start is counted, as curl's is. */
+const rclone = (settings) => {
+  const given = { ...settings, chunk_size: '8M', upload_concurrency: '3' }
+  const env = { ...process.env, RCLONE_CONFIG: '/dev/null', ...Object.fromEntries(Object.entries(given).map(([name, value]) => [`RCLONE_CONFIG_BENCH_${name.toUpperCase()}`, value])) }
+  // Its S3 client refuses to work with this one.
+  delete env.AWS_CA_BUNDLE
+  const timed = async (args) => (await run('rclone', ['--retries', '1', ...args], '', { env, stdio: ['pipe', 'ignore', 'pipe'] })).seconds
+  return {
+    upload: () => timed(['--ignore-times', 'copyto', file, 'BENCH:backups/rclone']),
+    download: () => timed(['cat', 'BENCH:backups/rclone']),
+  }
+}
 
 // Signature version 4 in the query, as any S3 client makes it: docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html
 const presigned = (method, { endpoint, accessKey, secretKey }, path) => {
@@ -104,6 +120,7 @@ const services = {
         upload: () => curl([['url', presigned('PUT', server, '/backups/plain')], ['upload-file', file]]),
         download: () => curl([['url', presigned('GET', server, '/backups/plain')], ['output', '/dev/null']]),
       },
+      rclone: rclone({ type: 's3', provider: 'Ceph', endpoint: server.endpoint, access_key_id: server.accessKey, secret_access_key: server.secretKey, no_check_bucket: 'true' }),
     }
   },
   gcs: async () => {
@@ -118,6 +135,7 @@ const services = {
         upload: async () => curl([['url', await session()], ['upload-file', file], ['header', `Content-Range: bytes 0-${bytes - 1}/${bytes}`], ['output', '/dev/null']]),
         download: () => curl([['url', `${server.endpoint}/storage/v1/b/backups/o/plain?alt=media`], ['output', '/dev/null']]),
       },
+      rclone: rclone({ type: 'google cloud storage', endpoint: `${server.endpoint}/storage/v1/`, anonymous: 'true', bucket_policy_only: 'true', no_check_bucket: 'true' }),
     }
   },
   azure: async () => {
@@ -127,6 +145,7 @@ const services = {
     const config = (endpoint) => ({ account_name: server.accountName, account_key: server.accountKey, container_name: 'backups', endpoint })
     const sas = generateBlobSASQueryParameters({ containerName: 'backups', blobName: 'plain', permissions: BlobSASPermissions.parse('rcw'), expiresOn: new Date(Date.now() + 3_600_000) }, credential)
     const url = `${server.endpoint}/backups/plain?${sas}`
+    const all = generateBlobSASQueryParameters({ containerName: 'backups', permissions: ContainerSASPermissions.parse('rcwdl'), expiresOn: new Date(Date.now() + 3_600_000) }, credential)
     return {
       stop: server.stop, port: server.port, plainName: 'curl with a SAS, one PUT; the server is azurite, in JavaScript and in memory',
       ours: { type: 'azure_blob', key: 'bench/object', config: config(server.endpoint) },
@@ -135,6 +154,7 @@ const services = {
         upload: () => curl([['url', url], ['upload-file', file], ['header', 'x-ms-blob-type: BlockBlob'], ['header', 'x-ms-version: 2021-12-02']]),
         download: () => curl([['url', url], ['output', '/dev/null']]),
       },
+      rclone: rclone({ type: 'azureblob', sas_url: `${server.endpoint}/backups?${all}` }),
     }
   },
   proftpd: async () => ftpWith(await startProftpd({ tls: 'explicit' })),
@@ -153,17 +173,21 @@ const services = {
 
 const rate = (seconds) => `${(megabytes / seconds).toFixed(0)} MB/s`
 
-/** Ours and the plain client in turn, so that what else the machine does hits both alike. */
+/** Ours and the plain clients in turn, so that what else the machine does hits all alike. */
 const compare = async (name, service) => {
+  const clients = { plain: service.plain, ...(service.rclone !== undefined && hasRclone ? { rclone: service.rclone } : {}) }
   for (const action of ['upload', 'download']) {
-    const pairs = []
+    const times = []
     for (let round = 0; round < rounds; round += 1) {
-      const plain = await service.plain[action]()
-      const { seconds, memory } = await ours(action, service.ours, 3)
-      pairs.push({ plain, seconds, memory, ratio: plain / seconds })
+      const others = {}
+      for (const [client, actions] of Object.entries(clients)) others[client] = await actions[action]()
+      times.push({ others, ...(await ours(action, service.ours, 3)) })
     }
-    const ratios = pairs.map(({ ratio }) => ratio)
-    console.log(`${name.padEnd(8)} ${action.padEnd(8)} ours ${rate(median(pairs.map(({ seconds }) => seconds)))}, plain ${rate(median(pairs.map(({ plain }) => plain)))}, ratio median ${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}), peak memory ${Math.max(...pairs.map(({ memory }) => memory)).toFixed(0)} MB`)
+    const against = Object.keys(clients).map((client) => {
+      const ratios = times.map(({ others, seconds }) => others[client] / seconds)
+      return `${client} ${rate(median(times.map(({ others }) => others[client])))}, ratio median ${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)})`
+    })
+    console.log(`${name.padEnd(8)} ${action.padEnd(8)} ours ${rate(median(times.map(({ seconds }) => seconds)))}, ${median(times.map(({ cpu }) => cpu)).toFixed(2)} s of processor time, peak memory ${Math.max(...times.map(({ memory }) => memory)).toFixed(0)} MB; ${against.join('; ')}`)
   }
 }
 
@@ -190,7 +214,8 @@ try {
     writeSync(handle, block)
   }
   closeSync(handle)
-  console.log(`node ${process.version}, ${cpus().length} cores (${cpus()[0].model}), ${megabytes} MB of random bytes, servers on the same machine over loopback, ${rounds} rounds in turn, 3 parts in flight; ratio above 1: faster than the plain client`)
+  console.log(`node ${process.version}, ${cpus().length} cores (${cpus()[0].model}), ${megabytes} MB of random bytes, servers on the same machine over loopback, ${rounds} rounds in turn, 3 parts in flight; ratio above 1: faster than that client; load ${loadavg()[0].toFixed(1)}`)
+  if (!hasRclone) console.log('rclone is not installed, so S3, GCS and Azure are compared with curl only')
   for (const [name, start] of Object.entries(services)) {
     if (wanted.length > 0 && !wanted.includes(name)) continue
     const service = await start()

@@ -121,6 +121,9 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
   }
   const describe = (name: string, { data, generation: of, updated, metadata, storageClass }: Stored) =>
     ({ kind: 'storage#object', name, size: String(data.length), generation: of, updated, metadata, storageClass, crc32c: crcOf(data) })
+  // Some clients read only by this link.
+  const withLink = (request: IncomingMessage, bucket: string, about: ReturnType<typeof describe>) =>
+    ({ ...about, mediaLink: `http://${request.headers.host}/storage/v1/b/${bucket}/o/${encodeURIComponent(about.name)}?generation=${about.generation}&alt=media` })
   const json = (response: ServerResponse, status: number, value: unknown, headers: Record<string, string> = {}): void => {
     response.writeHead(status, { 'content-type': 'application/json; charset=UTF-8', ...headers })
     response.end(JSON.stringify(value))
@@ -175,7 +178,7 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
     }
     const finished = session.finished === undefined ? undefined : bucketOf(session.bucket).get(session.name)
     const range = /^bytes (?:(\d+)-(\d+)|\*)\/(\d+|\*)$/.exec(request.headers['content-range'] ?? '')
-    if (request.method !== 'PUT' || range === null) throw new Refusal(400, 'badRequest', 'PUT with a Content-Range is required')
+    if ((request.method !== 'PUT' && request.method !== 'POST') || range === null) throw new Refusal(400, 'badRequest', 'PUT with a Content-Range is required')
     const total = range[3] === '*' ? undefined : Number(range[3])
     const start = range[1] === undefined ? undefined : Number(range[1])
     if (session.finished !== undefined) {
@@ -184,7 +187,10 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
       return json(response, 200, describe(session.name, finished))
     }
     const progress = (): void => {
-      response.writeHead(308, { 'content-length': '0', ...(session.size === 0 ? {} : { range: `bytes=0-${session.size - 1}` }) })
+      const range: Record<string, string> = session.size === 0 ? {} : { range: `bytes=0-${session.size - 1}` }
+      // Clients in Go take a 308 for a redirection, and ask for this instead.
+      if (request.headers['x-guploader-no-308'] === 'yes') response.writeHead(200, { 'content-length': '0', 'x-http-status-code-override': '308', ...range })
+      else response.writeHead(308, { 'content-length': '0', ...range })
       response.end()
     }
     if (start === undefined) {
@@ -231,7 +237,7 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
     }
     if (request.method !== 'GET') throw new Refusal(405, 'methodNotAllowed', request.method ?? '')
     allow(query, 'alt', 'generation', 'fields')
-    if (query.get('alt') !== 'media') return json(response, 200, describe(name, found))
+    if (query.get('alt') !== 'media') return json(response, 200, withLink(request, bucket, describe(name, found)))
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '')
     if (request.headers.range !== undefined && range === null) throw new Refusal(400, 'invalid', 'the double does not know this range')
     const headers = { 'x-goog-generation': found.generation, 'x-goog-hash': `crc32c=${crcOf(found.data)}`, 'content-type': 'application/octet-stream' }
@@ -242,12 +248,13 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
     response.end(part)
   }
 
-  const list = (response: ServerResponse, bucket: string, query: URLSearchParams): void => {
-    allow(query, 'prefix', 'maxResults', 'fields', 'pageToken')
-    const after = query.get('pageToken') ?? ''
-    const names = [...bucketOf(bucket).keys()].filter((name) => name.startsWith(query.get('prefix') ?? '') && name > after).sort()
+  const list = (request: IncomingMessage, response: ServerResponse, bucket: string, query: URLSearchParams): void => {
+    allow(query, 'prefix', 'maxResults', 'fields', 'pageToken', 'delimiter')
+    const [prefix, after, delimiter] = [query.get('prefix') ?? '', query.get('pageToken') ?? '', query.get('delimiter') ?? '']
+    // Folders are left out, not told as `prefixes`: no client of ours asks for them.
+    const names = [...bucketOf(bucket).keys()].filter((name) => name.startsWith(prefix) && name > after && (delimiter === '' || !name.slice(prefix.length).includes(delimiter))).sort()
     const page = names.slice(0, Math.min(1000, Number(query.get('maxResults') ?? 1000)))
-    const items = page.map((name) => describe(name, bucketOf(bucket).get(name) as Stored))
+    const items = page.map((name) => withLink(request, bucket, describe(name, bucketOf(bucket).get(name) as Stored)))
     json(response, 200, { kind: 'storage#objects', ...(items.length === 0 ? {} : { items }), ...(names.length > page.length ? { nextPageToken: page.at(-1) } : {}) })
   }
 
@@ -312,6 +319,9 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
 
   const serve = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const url = new URL(request.url ?? '/', 'http://double')
+    // Any JSON API of the house knows these two.
+    if (url.searchParams.get('alt') === 'json') url.searchParams.delete('alt')
+    url.searchParams.delete('prettyPrint')
     if (failing.count > 0) {
       failing.count -= 1
       throw new Refusal(failing.status, failing.status === 429 ? 'rateLimitExceeded' : 'backendError', 'Told to fail.')
@@ -322,7 +332,7 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
     if (names[0] === 'upload' && names[1] === 'session') return continueSession(request, response, names[2] ?? '')
     if (url.pathname.startsWith('/upload/storage/v1/b/') && names.length === 6 && names[5] === 'o') return upload(request, response, decoded[4] ?? '', url.searchParams)
     if (url.pathname.startsWith('/storage/v1/b/') && names[4] === 'o') {
-      if (names.length === 5) return list(response, decoded[3] ?? '', url.searchParams)
+      if (names.length === 5) return list(request, response, decoded[3] ?? '', url.searchParams)
       if (names.length === 6) return object(request, response, decoded[3] ?? '', decoded[5] ?? '', url.searchParams)
     } else if (names.length === 1 && url.searchParams.has('uploads')) return uploadsOf(response, decoded[0] ?? '', url.searchParams)
     else if (names.length > 1) return multipart(request, response, decoded[0] ?? '', decoded.slice(1).join('/'), url.searchParams)
