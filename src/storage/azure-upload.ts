@@ -29,7 +29,8 @@ export const stagedAt = (id: string): number | undefined => {
   return found === undefined ? undefined : parseInt(found, 36)
 }
 
-const slice = 128 * 1024
+// Progress is seen from one to the next; the system's own buffer of a connection holds several.
+const slice = 512 * 1024
 
 const slices = function* (data: Buffer): Generator<Buffer> {
   for (let at = 0; at < data.length; at += slice) yield data.subarray(at, at + slice)

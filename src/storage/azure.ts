@@ -4,8 +4,10 @@ import type { BlobItem, ContainerClient } from '@azure/storage-blob'
 import { z } from 'zod'
 import { messageOf, throwIfAborted } from '../errors.js'
 import { Secret } from '../secret.js'
+import { createAgents } from './agents.js'
 import { readAhead } from './ahead.js'
 import { azureCode, azureFailure } from './azure-failure.js'
+import { azurePipeline } from './azure-pipeline.js'
 import { largestObject, stagedAt, uploadToAzure } from './azure-upload.js'
 import { hasCode, storageError } from './failure.js'
 import { text } from './fields.js'
@@ -45,26 +47,28 @@ const loadSdk = async (): Promise<typeof Sdk> => {
   }
 }
 
-const containerOf = (sdk: typeof Sdk, config: AzureConfig): ContainerClient => {
-  // Retries are ours, around each block, so that they are logged, bounded by time and end with an abort.
-  const options = { retryOptions: { maxTries: 1 } }
+const containerOf = (sdk: typeof Sdk, config: AzureConfig, agents: ReturnType<typeof createAgents>): ContainerClient => {
   const { account_name: account = '', account_key: key, sas_token: sas, connection_string: connection, container_name: container } = config
   try {
     if (connection !== undefined) {
       // Its parts turn up by themselves in messages.
       for (const part of connection.reveal().matchAll(/(?:AccountKey|SharedAccessSignature)=([^;]+)/g)) new Secret(part[1] as string)
-      return new sdk.ContainerClient(connection.reveal(), container, options)
+      const parsed = new sdk.ContainerClient(connection.reveal(), container, { retryOptions: { maxTries: 1 } })
+      const [, found] = /AccountKey=([^;]+)/.exec(connection.reveal()) ?? []
+      if (found === undefined) return parsed
+      return new sdk.ContainerClient(parsed.url, azurePipeline(sdk, new sdk.StorageSharedKeyCredential(parsed.accountName, found), agents))
     }
     const base = `${(config.endpoint ?? `https://${account}.blob.core.windows.net`).replace(/\/+$/, '')}/${encodeURIComponent(container)}`
-    if (key !== undefined) return new sdk.ContainerClient(base, new sdk.StorageSharedKeyCredential(account, key.reveal()), options)
-    return new sdk.ContainerClient(`${base}?${sas?.reveal().replace(/^\?/, '') ?? ''}`, new sdk.AnonymousCredential(), options)
+    if (key !== undefined) return new sdk.ContainerClient(base, azurePipeline(sdk, new sdk.StorageSharedKeyCredential(account, key.reveal()), agents))
+    return new sdk.ContainerClient(`${base}?${sas?.reveal().replace(/^\?/, '') ?? ''}`, azurePipeline(sdk, new sdk.AnonymousCredential(), agents))
   } catch (error) {
     throw storageError('storage.config_invalid', `the account of the container cannot be used: ${messageOf(error)}`, { cause: error })
   }
 }
 
 const openAzure = async (config: AzureConfig, { log, retryFor, parallelUploads }: StorageContext): Promise<StorageAdapter> => {
-  const container = containerOf(await loadSdk(), config)
+  const agents = createAgents()
+  const container = containerOf(await loadSdk(), config, agents)
   const prefix = normalisePrefix(config.prefix)
   const address = container.url.replace(/\?.*$/, '')
   const nameOf = (key: string): string => `${address}/${prefix}${key}`
@@ -221,7 +225,10 @@ const openAzure = async (config: AzureConfig, { log, retryFor, parallelUploads }
       }
     },
     sweep,
-    close: async () => undefined,
+    close: async () => {
+      agents.plain.destroy()
+      agents.secure.destroy()
+    },
   }
 }
 

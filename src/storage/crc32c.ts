@@ -1,32 +1,45 @@
-// CRC-32C (Castagnoli, RFC 3720 B.4), eight tables, eight bytes at a time: Node has only the other CRC-32 natively.
+import { endianness } from 'node:os'
+
+// CRC-32C (Castagnoli, RFC 3720 B.4), sixteen tables, sixteen bytes at a time: Node has only the other CRC-32 natively.
 
 const polynomial = 0x82f63b78
 
-const tables = Array.from({ length: 8 }, () => new Int32Array(256))
-const [t0, t1, t2, t3, t4, t5, t6, t7] = tables as [Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array, Int32Array]
+// Table 0 says what one byte does, table n what it does n bytes later. In one array, because that is faster than sixteen.
+const tables = new Int32Array(16 * 256)
 for (let byte = 0; byte < 256; byte += 1) {
   let crc = byte
   for (let bit = 0; bit < 8; bit += 1) crc = crc & 1 ? (crc >>> 1) ^ polynomial : crc >>> 1
-  t0[byte] = crc
+  tables[byte] = crc
 }
-for (let byte = 0; byte < 256; byte += 1) {
-  for (let table = 1; table < 8; table += 1) {
-    const before = (tables[table - 1] as Int32Array)[byte] as number
-    ;(tables[table] as Int32Array)[byte] = (before >>> 8) ^ (t0[before & 255] as number)
-  }
+const of = (index: number): number => tables[index] as number
+for (let index = 256; index < tables.length; index += 1) tables[index] = (of(index - 256) >>> 8) ^ of(of(index - 256) & 255)
+
+const littleEndian = endianness() === 'LE'
+
+const byByte = (data: Buffer, from: number, to: number, start: number): number => {
+  let crc = start
+  for (let at = from; at < to; at += 1) crc = (crc >>> 8) ^ of((crc ^ (data[at] as number)) & 255)
+  return crc
 }
 
 /** CRC-32C of `data`, going on from `start` (the CRC of what came before), as an unsigned number. */
 export const crc32c = (data: Buffer, start = 0): number => {
-  let crc = ~start
-  let at = 0
-  const end = data.length - 7
-  for (; at < end; at += 8) {
-    crc ^= (data[at] as number) | ((data[at + 1] as number) << 8) | ((data[at + 2] as number) << 16) | ((data[at + 3] as number) << 24)
-    crc = (t7[crc & 255] as number) ^ (t6[(crc >>> 8) & 255] as number) ^ (t5[(crc >>> 16) & 255] as number) ^ (t4[crc >>> 24] as number) ^
-      (t3[data[at + 4] as number] as number) ^ (t2[data[at + 5] as number] as number) ^ (t1[data[at + 6] as number] as number) ^ (t0[data[at + 7] as number] as number)
+  // Numbers of four bytes are read where they are aligned, and must have their least significant byte first, as on all machines but mainframes.
+  const head = -data.byteOffset & 3
+  if (!littleEndian || head > data.length) return ~byByte(data, 0, data.length, ~start) >>> 0
+  let crc = byByte(data, 0, head, ~start)
+  const words = new Int32Array(data.buffer, data.byteOffset + head, Math.floor((data.length - head) / 16) * 4)
+  for (let at = 0; at < words.length; at += 4) {
+    const a = crc ^ (words[at] as number)
+    const b = words[at + 1] as number
+    const c = words[at + 2] as number
+    const d = words[at + 3] as number
+    crc = of(3840 + (a & 255)) ^ of(3584 + ((a >>> 8) & 255)) ^ of(3328 + ((a >>> 16) & 255)) ^ of(3072 + (a >>> 24)) ^
+      of(2816 + (b & 255)) ^ of(2560 + ((b >>> 8) & 255)) ^ of(2304 + ((b >>> 16) & 255)) ^ of(2048 + (b >>> 24)) ^
+      of(1792 + (c & 255)) ^ of(1536 + ((c >>> 8) & 255)) ^ of(1280 + ((c >>> 16) & 255)) ^ of(1024 + (c >>> 24)) ^
+      of(768 + (d & 255)) ^ of(512 + ((d >>> 8) & 255)) ^ of(256 + ((d >>> 16) & 255)) ^ of(d >>> 24)
   }
-  for (; at < data.length; at += 1) crc = (crc >>> 8) ^ (t0[(crc ^ (data[at] as number)) & 255] as number)
+  crc = byByte(data, head + words.byteLength, data.length, crc)
   return ~crc >>> 0
 }
 
