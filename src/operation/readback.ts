@@ -87,15 +87,26 @@ export interface Opening {
   signal: AbortSignal
 }
 
+// Codecs and encryption know what is wrong with the bytes, and not whose they are.
+const naming = ({ key }: Part, error: unknown): unknown => {
+  if (!(error instanceof BackupdError) || error.kind !== 'integrity' || error.message.startsWith(key)) return error
+  const { code, kind, hint, details, message } = error
+  return new BackupdError(code, `${key}: ${message}`, { kind, details: { ...details, part: key }, cause: error, ...(hint === undefined ? {} : { hint }) })
+}
+
 /** The plain bytes of a part from its stored ones: decrypted, decompressed, and as many as were dumped. */
 export const openPart = async function* (stored: ByteSource, part: Part, { manifest, identities, signal }: Opening): ByteSource {
   let stream = stored
   if (manifest.recipients.length > 0) stream = decrypt(stream, { identities: [...identities], signal })
   stream = codecs[manifest.compression].decompress(stream, { signal })
   let size = 0
-  for await (const block of stream) {
-    size += block.length
-    yield block
+  try {
+    for await (const block of stream) {
+      size += block.length
+      yield block
+    }
+  } catch (error) {
+    throw naming(part, error)
   }
   if (size !== part.plain_size) throw damaged(part.key, `it opens to ${size} bytes of ${part.plain_size}`)
 }

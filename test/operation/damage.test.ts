@@ -17,7 +17,7 @@ const partNamed = (world: World, backupId: string, name: string): string => {
   return join(world.storageDir, key)
 }
 
-interface Shown { error: { code: string; details: { damage: { part: string; reason: string }[] } } }
+interface Shown { error: { code: string; message: string; details: { damage: { part: string; reason: string }[] } } }
 
 t.test('damage of every kind is found, named and recorded', async (t) => {
   const world = await createWorld(t)
@@ -44,10 +44,12 @@ t.test('damage of every kind is found, named and recorded', async (t) => {
         const { error } = result.json<Shown>()
         t.equal(error.code, 'integrity.corrupted')
         t.ok(error.details.damage.some((one) => part.endsWith(one.part)), `${what} names the part`)
+        t.match(error.message, part.slice(world.storageDir.length + 1), `${what}: so does what is printed`)
         t.match((await world.ok(['show', id, '--json'])).json<ShownExecution>(), { status: 'corrupted', verification_status: 'corrupted' })
       }
       const refused = await world.run(['restore', id, '--into', 'never', '--json'])
       t.equal(refused.code, 5, `${schedule}: ${what} is not restored`)
+      t.match(refused.json<Shown>().error.message, part.slice(world.storageDir.length + 1))
       t.same(await world.sql('postgres', "SELECT 1 FROM pg_database WHERE datname = 'never'"), [], 'and the new database is gone')
       mend()
     }
