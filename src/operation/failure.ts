@@ -17,12 +17,13 @@ export const errorDetails = (thrown: unknown, stage: Stage): Record<string, unkn
   const error = told(thrown)
   const known = error instanceof BackupdError ? error : undefined
   const details = {
+    // First, so that what a failure has to say besides never takes the place of what it is.
+    ...known?.details,
     code: known?.code ?? 'internal',
     kind: known?.kind ?? 'failed',
     stage,
     retryable: known?.retryable ?? false,
     ...(known?.hint === undefined ? {} : { hint: known.hint }),
-    ...known?.details,
     causes: causes(error),
   }
   return JSON.parse(redact(JSON.stringify(details))) as Record<string, unknown>

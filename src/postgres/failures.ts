@@ -27,7 +27,7 @@ export const sourceError = (error: unknown, connection: Connection): BackupdErro
   const code = codeOf(error)
   const reason = redact(messageOf(error))
   const failure = (name: string, message: string, hint: string, options: { kind?: 'configuration'; retryable?: boolean } = {}): BackupdError =>
-    new BackupdError(`source.${name}`, message, { ...options, hint, cause: error, ...(code === '' ? {} : { details: { code } }) })
+    new BackupdError(`source.${name}`, message, { ...options, hint, cause: error, ...(code === '' ? {} : { details: { reason: code } }) })
 
   if (code === '28P01' || code === '28000') {
     const hint = reason.includes('pg_hba.conf')

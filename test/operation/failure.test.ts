@@ -165,7 +165,7 @@ t.test('a source that cannot be used', async (t) => {
     const result = await world.run(['run-now', 's', '--json'], { env: { BACKUPD_SOURCE_URL: url } })
     t.equal(result.code, expected, what)
     t.match(result.json<{ error: { code: string } }>().error.code, errorCode)
-    t.match(await latest(world, 's'), { status: 'failed' })
+    t.match(await latest(world, 's'), { status: 'failed', error_details: { code: errorCode } }, 'the row has the same code')
     t.notMatch(`${result.stdout}${result.stderr}`, /wrong-Password-9|p4ssword-x/)
   }
   nothingLeft(t, world)
