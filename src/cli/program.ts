@@ -16,8 +16,23 @@ Exit codes:
 // Written by main itself, which knows whether JSON is wanted.
 const quiet = { writeErr: () => undefined }
 
-/** The first word that is no option: the command that is called. */
-const calledCommand = (words: readonly string[]): string | undefined => words.find((word) => !word.startsWith('-'))
+/** The command that is called, and what is called of it: the first words that are no options. `help X` is about X. */
+const calledCommands = (words: readonly string[]): string[] => {
+  const plain = words.filter((word) => !word.startsWith('-'))
+  return plain[0] === 'help' ? plain.slice(1) : plain
+}
+
+/** What help there is on what was called: `backupd source add --help`. */
+const seeHelp = (program: Command, called: readonly string[]): string => {
+  const path = ['backupd']
+  let at: Command | undefined = program
+  for (const word of called) {
+    at = at.commands.find((command) => command.name() === word)
+    if (at === undefined) break
+    path.push(word)
+  }
+  return `See ${path.join(' ')} --help.`
+}
 
 /** Parses the command line and runs the command's action. Wrong usage fails with `usage` (exit code 2); help and version resolve. */
 export const runProgram = async (words: readonly string[], run: (json: boolean) => Run): Promise<void> => {
@@ -30,10 +45,10 @@ export const runProgram = async (words: readonly string[], run: (json: boolean) 
     .configureOutput(quiet)
     .showSuggestionAfterError()
     .exitOverride()
-  const called = calledCommand(words)
+  const called = calledCommands(words)
   for (const { name, summary, load } of commands) {
     const command = program.command(name).description(summary).copyInheritedSettings(program)
-    if (name !== called) continue
+    if (name !== called[0]) continue
     const module = await load()
     module.define(command, (action) => run(program.opts<{ json?: boolean }>().json === true)(action))
   }
@@ -43,8 +58,11 @@ export const runProgram = async (words: readonly string[], run: (json: boolean) 
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return
     if (error.code === 'commander.help') {
-      throw new BackupdError('usage', called === undefined ? 'no command given' : `${called}: what to do is missing`, { kind: 'usage', hint: `See backupd ${called ?? ''} --help.`.replace('  ', ' ') })
+      const [first] = called
+      const known = commands.some(({ name }) => name === first)
+      const message = first === undefined ? 'no command given' : known ? `${first}: what to do is missing` : `unknown command '${first}'`
+      throw new BackupdError('usage', message, { kind: 'usage', hint: seeHelp(program, called) })
     }
-    throw new BackupdError('usage', error.message.replace(/^error: /, ''), { kind: 'usage', hint: `See backupd ${commands.some(({ name }) => name === called) ? `${called} ` : ''}--help.` })
+    throw new BackupdError('usage', error.message.replace(/^error: /, ''), { kind: 'usage', hint: seeHelp(program, called) })
   }
 }

@@ -23,7 +23,8 @@ export const supportedOptions = [
 ] as const
 const inPlace = ['host', 'port', 'user', 'password', 'dbname'] as const
 
-const example = 'postgres://user:password@host:5432/database?sslmode=require'
+// Without a password, which would be masked as one on its way out.
+const example = 'postgres://user@host:5432/database?sslmode=require, with a password as user:password@'
 // Debian's libpq looks for the server's socket here when no host is given.
 const defaultSocketDir = '/var/run/postgresql'
 

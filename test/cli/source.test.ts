@@ -7,6 +7,15 @@ interface SourceRow { id: number | null; name: string; connection: { url: unknow
 
 const server = await serverFor(t)
 
+t.test('wrong usage says where its help is', async (t) => {
+  const { cli } = await machineOn(t, server)
+  t.match(await cli(['source', 'add']), { code: 2, stderr: /--url[\s\S]*See backupd source add --help\./ })
+  t.match(await cli(['source']), { code: 2, stderr: /what to do is missing[\s\S]*See backupd source --help\./ })
+  t.match(await cli(['help', 'restore']), { code: 0, stdout: /--into <database>/ })
+  t.match(await cli(['help', 'nonsense']), { code: 2, stderr: /unknown command 'nonsense'[\s\S]*See backupd --help\./ })
+  t.match(await cli(['source', 'add', 'x', '--url', 'mysql://x']), { code: 2, stderr: /postgres:\/\/user@host:5432\/database/ })
+})
+
 t.test('a source is added with its password sealed, listed, tested and removed', async (t) => {
   const machine = await machineOn(t, server)
   const { cli } = machine
