@@ -4,6 +4,7 @@ import { isManaged, type Schedule } from '../catalog/schedules.js'
 import { compressionTypes } from '../catalog/statuses.js'
 import { codecs } from '../compression/registry.js'
 import { findingOf, type Check, type Finding, type HealthContext } from './check.js'
+import { shellWord } from '../shell.js'
 
 const time = (at: Date): string => at.toISOString().replace(/\.\d+Z$/, 'Z')
 
@@ -33,7 +34,7 @@ const judgeAge = (schedule: Schedule, { good, running }: Runs, now: Date, dueAft
   const grace = Math.max(shortestGrace, Math.min(longestGrace, second.getTime() - due.getTime()))
   const last = good === undefined ? 'it has no good backup yet' : `its last good backup began at ${time(good)}`
   const failed = schedule.last_status === 'failed' || schedule.last_status === 'corrupted'
-  const advice = `See "backupd list --schedule ${schedule.name}" and the daemon's log.`
+  const advice = `See "backupd list --schedule ${shellWord(schedule.name)}" and the daemon's log.`
   const metrics = {
     last_good_at: good?.toISOString() ?? null, due_at: due.toISOString(), overdue_seconds: Math.max(0, Math.round((now.getTime() - due.getTime()) / 1000)),
     last_status: schedule.last_status, overdue: false,

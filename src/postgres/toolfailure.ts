@@ -20,7 +20,9 @@ const known: Known[] = [
   { pattern: /password authentication failed|no pg_hba\.conf entry|no password supplied/, hint: 'Check user and password of the connection.', options: { kind: 'configuration' } },
   { pattern: /database "[^"]*" does not exist/, hint: 'Check the name of the database.', options: { kind: 'configuration' } },
   { pattern: /query would be affected by row-level security/, hint: 'Use a role with BYPASSRLS, the owner of the tables or a superuser: rows hidden by a policy would be missing.', options: { kind: 'configuration' } },
-  { pattern: /permission denied for (?:table|view|relation|sequence|schema|large object) \S+/, hint: 'Grant SELECT (and USAGE on the schema) to the role, for example with GRANT pg_read_all_data, or exclude what it may not read.', options: { kind: 'configuration' } },
+  // pg_read_all_data does not mean these.
+  { pattern: /permission denied for large object \S+/, hint: 'Grant SELECT ON LARGE OBJECT to the role for each of them, or use the role that owns them.', options: { kind: 'configuration' } },
+  { pattern: /permission denied for (?:table|view|relation|sequence|schema) \S+/, hint: 'Grant SELECT (and USAGE on the schema) to the role, for example with GRANT pg_read_all_data, or exclude what it may not read.', options: { kind: 'configuration' } },
   { pattern: /must be superuser|must be owner of|permission denied/, hint: 'Use a role that may do this.', options: { kind: 'configuration' } },
   { pattern: /invalid snapshot identifier|cannot import a snapshot|snapshot "[^"]*" does not exist/, hint: 'The snapshot is not known on this connection: connect to the server itself and not through a proxy or a balancer.' },
   { pattern: /conflict with recovery/, hint: 'The standby cancelled the query; raise max_standby_streaming_delay there or back up the primary.', options: { retryable: true } },

@@ -52,12 +52,12 @@ t.test('a role without all rights is told of, with exit code 4', async (t) => {
   const database = await newDatabase(server)
   const sql = postgres(server.url(database), { max: 1, onnotice: () => undefined })
   await sql.unsafe(`CREATE ROLE reader_${database} LOGIN PASSWORD 'rp'; CREATE TABLE seen (a int); CREATE TABLE hidden (a int);
-    GRANT SELECT ON seen TO reader_${database}; CREATE TABLE secured (a int); ALTER TABLE secured ENABLE ROW LEVEL SECURITY; GRANT SELECT ON secured TO reader_${database}`)
+    GRANT SELECT ON seen TO reader_${database}; SELECT lo_create(1); SELECT lo_create(2); GRANT SELECT ON LARGE OBJECT 2 TO reader_${database}; CREATE TABLE secured (a int); ALTER TABLE secured ENABLE ROW LEVEL SECURITY; GRANT SELECT ON secured TO reader_${database}`)
   await sql.end()
   await cli(['source', 'add', 'partly', '--url', server.url(database, `reader_${database}`, 'rp')])
   const result = await cli(['source', 'test', 'partly', '--json'])
   t.equal(result.code, 4)
-  t.match(result.json(), { unreadable_count: 1, unreadable_tables: ['public.hidden'], superuser: false, problems: [/may not read 1 /, /row security hides rows of 1 /], warnings: [/without their passwords/] })
+  t.match(result.json(), { unreadable_count: 1, unreadable_tables: ['public.hidden'], unreadable_large_objects: 1, superuser: false, problems: [/may not read 1 of the tables/, /may not read 1 of the large objects/, /row security hides rows of 1 /], warnings: [/without their passwords/] })
 })
 
 t.test('what cannot be reached or is not there ends with its own exit code', async (t) => {
