@@ -51,10 +51,12 @@ const restoreOptions = async (context: Context, options: Options): Promise<Resto
   }
 }
 
+const number = (count: number, one: string): string => `${count} ${one}${count === 1 ? '' : 's'}`
+
 const reportText = (plan: RestorePlan, recovery: Recovery, validation: Validation): string => [
   `restored ${plan.execution.backup_id} into ${describeConnection(plan.target)}`,
   ...(recovery.pre_recovery_backup_id === null ? [] : [`what was there before is in backup ${recovery.pre_recovery_backup_id}`]),
-  `${validation.tables} tables, ${validation.rows} rows, ${validation.passed ? 'as in the backup' : `${validation.differences.length} tables differ`}`,
+  `${number(validation.tables, 'table')}, ${number(validation.rows, 'row')}, ${validation.passed ? 'as in the backup' : `of which differ: ${number(validation.differences.length, 'table')}`}`,
   ...(Array.isArray(recovery.warnings) ? recovery.warnings.map((text) => `warning: ${String(text)}`) : []),
 ].join('\n')
 

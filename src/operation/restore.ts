@@ -5,7 +5,7 @@ import { withWatchdog } from '../pipeline/watchdog.js'
 import { describeConnection, withDatabase, type Connection } from '../postgres/connection.js'
 import { countTables, createDatabase, dropDatabase, onServer, replaceDatabase } from '../postgres/database.js'
 import { restoreGlobals } from '../postgres/globals.js'
-import { restoreArchive } from '../postgres/restore.js'
+import { restoreArchive, type RestoreReport } from '../postgres/restore.js'
 import type { ByteSource } from '../storage/storage.js'
 import { openPart, readStored } from './readback.js'
 import type { RestorePlan } from './restore-plan.js'
@@ -73,14 +73,14 @@ const applyGlobals = async (run: RestoreRun): Promise<void> => {
   for (const { what, reason } of report.failed) tracker.warn(`${what}: ${reason}`)
 }
 
-/** pg_restore from the stream into `target`; digest, decryption and length are checked on the way, and their failure is the restore's. */
-const fill = async (run: RestoreRun, target: Connection, inPlace: boolean): Promise<void> => {
+/** pg_restore from the stream into `target`; digest, decryption and length are checked on the way, and their failure is the restore's. Gives the tables whose rows were chosen. */
+const fill = async (run: RestoreRun, target: Connection, inPlace: boolean): Promise<RestoreReport['filled']> => {
   const { plan, tracker, stallTimeout } = run
   const { options, tools, contents } = plan
   const stalled = new AbortController()
   const signal = AbortSignal.any([run.signal, stalled.signal])
   const source = withWatchdog(counted(plainPart(run, plan.database), tracker), { timeout: stallTimeout, signal, onStall: (error) => stalled.abort(error) })
-  const { warnings } = await restoreArchive({
+  const { warnings, filled } = await restoreArchive({
     connection: target, tools, source, signal,
     jobs: options.jobs,
     tables: options.tables,
@@ -94,17 +94,19 @@ const fill = async (run: RestoreRun, target: Connection, inPlace: boolean): Prom
   })
   for (const warning of warnings) tracker.warn(warning)
   tracker.finishedPart()
+  return filled
 }
 
 /** Compares the tables and their rows with what the index says that the dump's snapshot held. */
-const validate = async ({ plan, signal }: RestoreRun, target: Connection): Promise<Validation> => {
+const validate = async ({ plan, signal }: RestoreRun, target: Connection, filled: RestoreReport['filled']): Promise<Validation> => {
   const { contents, options } = plan
   const rowsThere = !options.schemaOnly && contents.tables.some(({ part }) => part !== null)
   const counts = await countTables(target, contents.tables, signal)
   const found = new Map(counts.map(({ schema, name, rows }) => [JSON.stringify([schema, name]), rows]))
   const compared = contents.tables.map(({ schema, name, rows }): TableComparison => ({ schema, name, expected: rows, found: found.get(JSON.stringify([schema, name])) ?? null }))
-  // Only the chosen tables have to be there when some were chosen, and pg_restore has failed if one of these could not be made.
-  const looked = options.tables.length > 0 ? compared.filter((table) => table.found !== null) : compared
+  const chosen = filled === undefined ? undefined : new Set(filled.map(({ schema, name }) => JSON.stringify([schema, name])))
+  // Of others that are there, because what was chosen needs them or in a database that is older, nothing was promised.
+  const looked = chosen === undefined ? compared : compared.filter((table) => (rowsThere ? chosen.has(JSON.stringify([table.schema, table.name])) : table.found !== null))
   const differs = ({ expected, found: rows }: TableComparison): boolean => rows === null || (rowsThere && expected !== null && rows !== expected)
   const differences = looked.filter(differs)
   return { passed: differences.length === 0, tables: looked.length, rows: looked.reduce((sum, table) => sum + (table.found ?? 0), 0), differences }
@@ -126,9 +128,9 @@ const intoNew = async (run: RestoreRun, target: Connection): Promise<Validation>
   for (const warning of warnings) tracker.warn(warning)
   try {
     await run.enter('restoring')
-    await fill(run, target, false)
+    const filled = await fill(run, target, false)
     await run.enter('validating')
-    const validation = await validate(run, target)
+    const validation = await validate(run, target, filled)
     if (!validation.passed) throw mismatch(validation, target.database)
     return validation
   } catch (error) {
@@ -158,9 +160,9 @@ const inPlaceOf = async (run: RestoreRun): Promise<Validation> => {
 /** Single tables into the existing database: dropped and made again in one transaction of pg_restore, so that a failure changes nothing. */
 const tablesInto = async (run: RestoreRun): Promise<Validation> => {
   await run.enter('restoring')
-  await fill(run, run.plan.target, true)
+  const filled = await fill(run, run.plan.target, true)
   await run.enter('validating')
-  return validate(run, run.plan.target)
+  return validate(run, run.plan.target, filled)
 }
 
 /** Carries out a plan. When it rejects, a new database is gone again and an existing one is as it was. */

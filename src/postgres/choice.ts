@@ -15,6 +15,8 @@ export interface ChoiceOptions {
 export interface Choice {
   /** Entries to restore; undefined: the whole archive. */
   ids: number[] | undefined
+  /** Tables whose rows are among them; undefined: all that the archive has. */
+  filled: { schema: string; name: string }[] | undefined
   warnings: string[]
 }
 
@@ -103,6 +105,9 @@ const narrow = (entries: readonly ArchiveEntry[], texts: readonly string[], prer
   // Up to what a definition cannot do without: an inherited table, a view's tables, the sequence of a default.
   const defaults = [...chosen].flatMap(after).filter(({ type }) => type === 'DEFAULT')
   const needed = prerequisites ? spread([...chosen, ...defaults], (entry) => before(entry)) : chosen
+  for (const { schema, tag } of [...needed].filter((entry) => entry.type === 'TABLE' && !chosen.has(entry))) {
+    warnings.push(`the table ${schema}.${tag} is made without its rows: it was not chosen, and what was cannot be made without it`)
+  }
   const isKept = (entry: ArchiveEntry): boolean => chosen.has(entry) || needed.has(entry)
   const lost = spread(entries.filter((entry) => databaseWide.has(entry.type) || (relations.has(entry.type) && !isKept(entry))), (entry) => after(entry).filter((other) => !isKept(other)))
   const belongs = (entry: ArchiveEntry): boolean => {
@@ -128,13 +133,15 @@ export const chooseEntries = ({ entries }: ArchiveContents, options: ChoiceOptio
   const warnings: string[] = []
   const tables = options.tables ?? []
   const dead = options.prerequisites ? deadKeys(entries, options.danglingKeys ?? []) : new Set<ArchiveEntry>()
-  if (tables.length === 0 && dead.size === 0) return { ids: undefined, warnings }
+  if (tables.length === 0 && dead.size === 0) return { ids: undefined, filled: undefined, warnings }
   for (const key of dead) warnings.push(`the foreign key ${key.schema}.${key.tag} is not restored: its target is not in the backup`)
   const kept = tables.length === 0 ? new Set(entries) : narrow(entries, tables, options.prerequisites, warnings)
   const keys = entries.filter(({ type }) => type === 'FK CONSTRAINT')
   const lostKeys = tables.length === 0 ? [] : keys.filter((key) => !kept.has(key) && !dead.has(key) && ownerKept(key, entries, kept))
   for (const key of lostKeys) warnings.push(`the foreign key ${key.schema}.${key.tag} is not restored: its target is not among the tables`)
-  return { ids: entries.filter((entry) => kept.has(entry) && !dead.has(entry)).map(({ id }) => id), warnings }
+  const chosen = entries.filter((entry) => kept.has(entry) && !dead.has(entry))
+  const filled = chosen.filter(({ type }) => type === 'TABLE DATA').map(({ schema, tag }) => ({ schema, name: tag }))
+  return { ids: chosen.map(({ id }) => id), filled: tables.length === 0 ? undefined : filled, warnings }
 }
 
 const ownerKept = (key: ArchiveEntry, entries: readonly ArchiveEntry[], kept: ReadonlySet<ArchiveEntry>): boolean =>

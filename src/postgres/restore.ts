@@ -55,6 +55,8 @@ export interface RestoreOptions {
 }
 
 export interface RestoreReport {
+  /** With `tables`: those whose rows were restored; else undefined. */
+  filled: { schema: string; name: string }[] | undefined
   /** What was left out, for people. */
   warnings: string[]
 }
@@ -83,7 +85,7 @@ export const restoreArchive = async (options: RestoreOptions): Promise<RestoreRe
   const dir = await makePrivateFolder('restore', options.spoolDir)
   const environment = await toolEnvironment(connection)
   try {
-    const { ids, warnings } = chooseEntries(contents, {
+    const { ids, filled, warnings } = chooseEntries(contents, {
       tables: options.tables, prerequisites: options.prerequisites ?? true, danglingKeys: options.danglingKeys,
     })
     const list = join(dir, 'list')
@@ -107,7 +109,7 @@ export const restoreArchive = async (options: RestoreOptions): Promise<RestoreRe
       await spool(whole, file, signal)
       await toolText({ ...tool, args: [...args, `--jobs=${jobs}`, file] })
     }
-    return { warnings }
+    return { filled, warnings }
   } finally {
     await whole.return().catch(() => undefined)
     await environment.dispose()
