@@ -2,9 +2,10 @@ import { createHash, randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { BlockBlobClient } from '@azure/storage-blob'
 import type { Log } from '../log.js'
-import { sendChunks } from './chunks.js'
+import type { AskAzure } from './azure-client.js'
 import { hasCode, storageError } from './failure.js'
 import type { ByteSource } from './storage.js'
+import { sendWholeOrParts } from './whole-or-parts.js'
 
 const MiB = 1024 * 1024
 
@@ -12,7 +13,6 @@ const MiB = 1024 * 1024
 export const mostBlocks = 50_000
 // Unknown lengths: small blocks at first, larger ones later, none that would fill the memory.
 const sizes: readonly (readonly [from: number, size: number])[] = [[15_000, 64 * MiB], [10_000, 32 * MiB], [5_000, 16 * MiB], [0, 8 * MiB]]
-const memoryInFlight = 96 * MiB
 
 /** Bytes of the block with this number. */
 export const blockSize = (index: number): number => (sizes.find(([from]) => index >= from) as readonly [number, number])[1]
@@ -45,8 +45,7 @@ export interface AzureTarget {
   tier: string | undefined
   parallel: number
   log: Log
-  /** One request with retries; `touch` says that there was progress. */
-  ask<T>(what: string, signal: AbortSignal, action: (signal: AbortSignal, touch: () => void) => Promise<T>): Promise<T>
+  ask: AskAzure
 }
 
 const compare = (what: string, sent: Buffer, kept: Uint8Array | undefined): void => {
@@ -79,24 +78,23 @@ export const uploadToAzure = async ({ blob, name, tier, parallel, log, ask }: Az
     })
   }
 
-  let single = false
-  const { size, results } = await sendChunks({
-    source, size: blockSize, parallel, memory: memoryInFlight, signal,
-    send: async (chunk, stop) => {
-      single = chunk.index === 0 && chunk.last
-      return single ? put(chunk.data, stop) : stage(chunk.data, chunk.index, stop)
-    },
-  })
-  if (single) return { size }
-  try {
-    await ask(`end of the upload of ${name}`, signal, (abortSignal) => blob.commitBlockList(results as string[], { ...attributes, abortSignal }))
-  } catch (error) {
-    if (!hasCode(error, 'storage.changed')) throw error
-    // Another writer of this key ended in between, which drops the blocks of all others: as if it had replaced this object at once.
-    const found = await ask(`look at ${name}`, signal, (abortSignal) => blob.getProperties({ abortSignal }))
-    const changed = found.lastModified?.getTime() ?? 0
-    if (found.metadata?.[uploadMark] === undefined || changed < begun - 1000) throw error
-    log.warn({ name }, 'another upload of the same object ended first and has replaced this one')
+  const commit = async (ids: string[]): Promise<void> => {
+    try {
+      await ask(`end of the upload of ${name}`, signal, (abortSignal) => blob.commitBlockList(ids, { ...attributes, abortSignal }))
+    } catch (error) {
+      if (!hasCode(error, 'storage.changed')) throw error
+      // Another writer of this key ended in between, which drops the blocks of all others: as if it had replaced this object at once.
+      const found = await ask(`look at ${name}`, signal, (abortSignal) => blob.getProperties({ abortSignal }))
+      const changed = found.lastModified?.getTime() ?? 0
+      if (found.metadata?.[uploadMark] === undefined || changed < begun - 1000) throw error
+      log.warn({ name }, 'another upload of the same object ended first and has replaced this one')
+    }
   }
-  return { size }
+
+  return sendWholeOrParts({
+    source, size: blockSize, parallel, signal,
+    whole: put,
+    part: ({ data, index }, stop) => stage(data, index, stop),
+    complete: (_size, ids) => commit(ids),
+  })
 }

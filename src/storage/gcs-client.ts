@@ -1,10 +1,10 @@
 import { throwIfAborted, type BackupdError } from '../errors.js'
 import type { Log } from '../log.js'
+import { asker, type Ask } from './asking.js'
 import { gcsAuthFailure, gcsFailure, gcsRefusal } from './gcs-failure.js'
 import { createHttp, textOf, type HttpAnswer, type HttpRequest } from './http.js'
 import { storageError } from './failure.js'
 import { silence } from './resume.js'
-import { retry } from './retry.js'
 import { within } from './wait.js'
 
 /** What of google-auth-library is used. */
@@ -33,7 +33,7 @@ export interface GcsClient {
   /** With retries, to the end of the answer. */
   ask(what: string, request: HttpRequest, accept?: (status: number) => boolean): Promise<{ answer: HttpAnswer; text: string }>
   /** Runs `action` with retries. */
-  again<T>(what: string, signal: AbortSignal, action: () => Promise<T>): Promise<T>
+  again: Ask
   close(): void
 }
 
@@ -73,14 +73,7 @@ export const createGcsClient = ({ endpoint, bucket, authorizer, log, retryFor }:
     }
   }
 
-  const again: GcsClient['again'] = (what, signal, action) => retry(async () => {
-    try {
-      return await action()
-    } catch (error) {
-      throwIfAborted(signal)
-      throw gcsFailure(error, what)
-    }
-  }, { retryFor, signal, log, what })
+  const again = asker(gcsFailure, { retryFor, log })
 
   return {
     bucket,

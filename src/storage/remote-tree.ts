@@ -2,10 +2,11 @@ import { randomBytes } from 'node:crypto'
 import { posix } from 'node:path'
 import { BackupdError, messageOf, throwIfAborted } from '../errors.js'
 import type { Log } from '../log.js'
+import { sweepAbandoned, type Abandoned } from './abandoned.js'
 import { hasCode, storageError } from './failure.js'
 import { partialFolder } from './prefix.js'
 import { retry } from './retry.js'
-import type { StorageAdapter, StoredObject } from './storage.js'
+import type { StorageAdapter, StoredObject, SweepReport } from './storage.js'
 
 export interface RemoteEntry {
   name: string
@@ -141,27 +142,20 @@ export const remoteTree = (files: RemoteFiles, { base, retryFor, log }: RemoteTr
     await dropEmptyFolders(folderOf(pathOf(key)), signal)
   }
 
-  const sweep: StorageAdapter['sweep'] = async ({ olderThan, signal }) => {
-    const folder = pathOf(partialFolder)
-    const removed: string[] = []
-    const remaining: { key: string; reason: string }[] = []
+  const partials = async function* (folder: string, signal: AbortSignal): AsyncGenerator<Abandoned, void, undefined> {
     const entries = await again(`sweep of ${folder}`, signal, () => files.entries(folder, signal))
-    for (const { name, kind, modifiedAt } of entries ?? []) {
-      if (kind !== 'file') continue
-      const key = `${partialFolder}/${name}`
-      try {
-        // Listings of some servers tell no exact time, or none at all.
-        const touched = modifiedAt ?? (await again(`look at ${pathOf(key)}`, signal, () => files.stat(pathOf(key), signal)))?.modifiedAt
-        if (touched === undefined) remaining.push({ key, reason: 'the server does not tell how old it is' })
-        if (touched === undefined || touched >= olderThan) continue
-        await again(`removal of ${pathOf(key)}`, signal, () => files.removeFile(pathOf(key), signal))
-        removed.push(key)
-      } catch (error) {
-        throwIfAborted(signal)
-        remaining.push({ key, reason: messageOf(error) })
-      }
-    }
-    return { removed, remaining }
+    for (const { name, kind, modifiedAt } of entries ?? []) if (kind === 'file') yield { key: `${partialFolder}/${name}`, touchedAt: modifiedAt }
+  }
+
+  const sweep: StorageAdapter['sweep'] = async ({ olderThan, signal }) => {
+    const report: SweepReport = { removed: [], remaining: [] }
+    await sweepAbandoned(partials(pathOf(partialFolder), signal), {
+      olderThan, signal, report,
+      // Listings of some servers tell no exact time, or none at all.
+      touched: ({ key }) => again(`look at ${pathOf(key)}`, signal, async () => (await files.stat(pathOf(key), signal))?.modifiedAt),
+      remove: ({ key }) => again(`removal of ${pathOf(key)}`, signal, () => files.removeFile(pathOf(key), signal)),
+    })
+    return report
   }
 
   return {

@@ -10,6 +10,8 @@ import * as sdk from '@aws-sdk/client-s3'
 import { BackupdError } from '../../src/errors.js'
 import { silentLog } from '../../src/log.js'
 import { openStorage } from '../../src/storage/registry.js'
+import { asker } from '../../src/storage/asking.js'
+import { s3Failure } from '../../src/storage/s3-failure.js'
 import { partPlan, uploadToS3, type UploadTarget } from '../../src/storage/s3-upload.js'
 import type { Storage } from '../../src/storage/storage.js'
 import { bytes, collect, digestOf, failing } from '../conformance/bytes.js'
@@ -285,7 +287,8 @@ await t.test('5 TiB of unknown length fit, in little memory', async (c) => {
 
 await t.test('the segments of very large objects', async (c) => {
   const target: UploadTarget = {
-    client: raw, sdk, bucket: 'backups', prefix: 'segments/', parallel: 3, retryFor: 0, log: silentLog(), lasting: () => ({}), passing: () => ({}), md5: false,
+    client: raw, sdk, bucket: 'backups', prefix: 'segments/', parallel: 3, retryFor: 0, log: silentLog(), ask: asker(s3Failure, { retryFor: 0, log: silentLog() }),
+    lasting: () => ({}), passing: () => ({}), md5: false,
     plan: { direct: 2, perSegment: 3, size: () => 5 * MiB },
   }
   const storage = await open({ prefix: 'segments' })
