@@ -3,8 +3,8 @@ import { Agent as HttpsAgent } from 'node:https'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 
-// Four times what a socket reads at once by itself.
-const readSize = 256 * 1024
+// Eight times what a socket reads at once by itself.
+const readSize = 512 * 1024
 
 type Connect = (options: object, callback?: (error: Error | null, stream: Duplex) => void) => Duplex | null | undefined
 

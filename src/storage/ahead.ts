@@ -17,8 +17,8 @@ export const pieces = {
   memory: 64 * MiB,
   /** Bytes per second that one connection must bring to be left alone: several cost more processor time, and help only where each is slow. */
   enough: 100_000_000,
-  /** A connection is judged after so many bytes or milliseconds, whichever comes first. */
-  first: { bytes: 2 * MiB, ms: 100 },
+  /** A connection is judged after so many bytes or milliseconds of waiting, whichever comes first: soon where it is slow, not by one hiccup where it is fast. */
+  first: { bytes: 6 * MiB, ms: 100 },
   /** One that was found fast, anew after so many; its next range is as long. */
   again: { bytes: 256 * MiB, ms: 1000 },
 }
