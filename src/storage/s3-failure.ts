@@ -34,6 +34,8 @@ interface S3Error {
 
 const checksumHint = 'The service may not know the checksums that are sent by default: set checksum_mode to WHEN_REQUIRED for this storage.'
 
+const credentialsHint = 'No credentials were found: give access_key_id and secret_access_key, or AWS_PROFILE, AWS_ACCESS_KEY_ID or a role to the process that runs backupd.'
+
 const classOf = (error: S3Error, name: string, status: number | undefined): StorageCode | undefined => {
   const message = error.message ?? ''
   // The same name for a malformed header and for a signature of another region, told apart by the sentence only.
@@ -64,6 +66,7 @@ export const s3Failure = (error: unknown, what: string): BackupdError => {
     cause: error,
     ...retryable,
     ...(code === 'storage.unsupported' || (code === 'storage.rejected' && /checksum|trailer|header|content-length/i.test(message)) ? { hint: checksumHint } : {}),
+    ...(name === 'CredentialsProviderError' ? { hint: credentialsHint } : {}),
     ...(wait === undefined ? {} : { retryAfter: wait }),
   })
 }
