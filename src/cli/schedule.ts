@@ -6,6 +6,7 @@ import { repeated, wholeNumber } from './arguments.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { facts, table } from './output.js'
+import { defineTest } from './schedule-test.js'
 
 interface AddOptions {
   cron: string
@@ -126,7 +127,7 @@ const defineHooks = (command: Command, run: Run): void => {
       }))
 }
 
-/** `backupd schedule add | hooks | list | enable | disable | remove`. */
+/** `backupd schedule add | hooks | list | test | enable | disable | remove`. */
 export const define = (command: Command, run: Run): void => {
   defineAdd(command, run)
   command.command('list').description('all schedules').action(() =>
@@ -135,6 +136,7 @@ export const define = (command: Command, run: Run): void => {
       const columns = ['name', 'when', 'source', 'storage', 'type', 'parts', 'next_run', 'last_run']
       context.out.result(schedules, () => table(columns, schedules.map(listed), 'There are no schedules: add one with "backupd schedule add NAME --cron EXPR --storage NAME".'))
     }))
+  defineTest(command, run)
   defineHooks(command, run)
   defineSwitches(command, run)
   command.command('remove').description('remove a schedule; its backups stay').argument('<name>', 'name of the schedule')
