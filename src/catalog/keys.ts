@@ -35,10 +35,14 @@ export const insertKey = (db: Db, key: NewKey): Promise<Key> =>
 export const retireKey = async (db: Db, id: number): Promise<Key | undefined> =>
   (await db.update(backupKeys).set({ retired_at: sql`now()` }).where(and(eq(backupKeys.id, id), isNull(backupKeys.retired_at))).returning())[0]
 
-/** How many executions name the fingerprint in `encryption_key_hash`. */
-export const usesOfKey = async (db: Db, fingerprint: string): Promise<{ executions: number }> => {
+// The hash of a backup to several keys is one of them all; its manifest names each.
+/** How many executions were encrypted to the key, alone or with others. */
+export const usesOfKey = async (db: Db, { fingerprint, recipient }: Pick<Key, 'fingerprint' | 'recipient'>): Promise<{ executions: number }> => {
   const [found] = await db.select({ n: count() }).from(backupExecutions)
-    .where(like(backupExecutions.encryption_key_hash, `%${fingerprint.replace(/[\\%_]/g, '\\$&')}%`))
+    .where(or(
+      like(backupExecutions.encryption_key_hash, `%${fingerprint.replace(/[\\%_]/g, '\\$&')}%`),
+      sql`position(${recipient} IN execution_metadata ->> 'manifest') > 0`,
+    ))
   return { executions: found?.n ?? 0 }
 }
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { addKey, generateKey, retireNamedKey, viewKeys } from '../operation/settings/keys.js'
+import { addKey, dropKey, generateKey, retireNamedKey, viewKeys } from '../operation/settings/keys.js'
 import type { Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { facts, table } from './output.js'
@@ -16,7 +16,7 @@ Copy the private key to a safe place off this machine now: without it no backup 
       }))
 }
 
-/** `backupd key generate | add | list | retire`. */
+/** `backupd key generate | add | list | retire | remove`. */
 export const define = (command: Command, run: Run): void => {
   defineGenerate(command, run)
   command.command('add').description('add a public key whose private key is kept elsewhere').argument('<recipient>', 'age1…, as age-keygen prints it')
@@ -39,5 +39,11 @@ export const define = (command: Command, run: Run): void => {
       run(async (context) => {
         const key = await retireNamedKey(await environmentOf(context), name)
         context.out.result(key, () => `key ${name} retired; keep its private key as long as backups are encrypted to it`)
+      }))
+  command.command('remove').description('remove a key that no backup is encrypted to; the file with its private key stays').argument('<name>', 'name of the key')
+    .action((name: string) =>
+      run(async (context) => {
+        const key = await dropKey(await environmentOf(context), name)
+        context.out.result(key, () => `key ${name} removed; the file with its private key, if there is one here, stays`)
       }))
 }

@@ -273,7 +273,7 @@ for (const [kind, ddl] of [['of its own', ''], ['adopted', applicationDdl('nine'
       const { enqueued } = await furnished(catalog)
       await enqueued({ encryption_key_hash: 'f_a' })
       await enqueued({ schedule_id: null, encryption_key_hash: 'fxa' })
-      t.strictSame(await usesOfKey(db, 'f_a'), { executions: 1 })
+      t.strictSame(await usesOfKey(db, { fingerprint: 'f_a', recipient: 'age1a' }), { executions: 1 })
       t.ok((await retireKey(db, key.id))?.retired_at)
       t.equal(await retireKey(db, key.id), undefined)
       t.strictSame(await activeKeys(db), [])

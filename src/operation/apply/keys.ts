@@ -56,7 +56,7 @@ export const keyKind: Kind<KeyDoc, Key> = {
     return { result: row, id: row.id, before: existing.row, after: row }
   },
   remove: async ({ tx }, { row }) => {
-    const { executions } = await usesOfKey(tx, row.fingerprint)
+    const { executions } = await usesOfKey(tx, row)
     refuseInUse('key', row.name, counted(executions, 'execution'), 'Name it in the file with retired: true.')
     await removeKey(tx, row.id)
     return { result: row, id: row.id, before: row }

@@ -1,13 +1,13 @@
 import { open, rm } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import type { Db } from '../../catalog/connect.js'
-import { activeKeys, findKey, insertKey, listKeys, retireKey, type Key } from '../../catalog/keys.js'
+import { activeKeys, findKey, insertKey, listKeys, removeKey, retireKey, usesOfKey, type Key } from '../../catalog/keys.js'
 import { listSchedules } from '../../catalog/schedules.js'
 import { generateIdentity, identityFileText, keyHash, parseRecipient, recipientOf } from '../../encryption/keys.js'
 import { asBackupdError, BackupdError, messageOf } from '../../errors.js'
 import { makeFolders } from '../../folders.js'
 import type { Secret } from '../../secret.js'
-import { checkName, named, recorded, refuseInUse } from './configure.js'
+import { checkName, counted, named, recorded, refuseInUse } from './configure.js'
 import type { Environment } from '../environment.js'
 import { identitiesAtHand, identityFolder } from '../identities.js'
 
@@ -90,6 +90,26 @@ export const viewKeys = async (env: Environment): Promise<KeyView[]> => {
   return (await listKeys(env.catalog.db)).map((key) => ({ ...key, at_hand: owned.has(key.recipient) }))
 }
 
+const noSuchKey = (name: string): BackupdError =>
+  new BackupdError('key.not_found', `there is no key "${name}"`, { kind: 'notFound', hint: 'See "backupd key list".' })
+
+/**
+ * Removes the record of a key that no backup is encrypted to; the file with its private half stays. Fails with `key.not_found`, and
+ * with `key.in_use` for one that backups need, or the last one while a schedule encrypts.
+ */
+export const dropKey = (env: Environment, name: string): Promise<Key> =>
+  recorded(env, { event: 'key.removed', action: 'delete', type: 'key', name, risk: 'medium' }, async (tx) => {
+    const key = await findKey(tx, name)
+    if (key === undefined) throw noSuchKey(name)
+    const { executions } = await usesOfKey(tx, key)
+    refuseInUse('key', name, counted(executions, 'execution'), 'Take it out of use for new backups with "backupd key retire".')
+    if (key.retired_at === null && (await activeKeys(tx)).every(({ id }) => id === key.id)) {
+      refuseInUse('key', name, named(await encryptingSchedules(tx), 'schedule'), 'It is the last one: make or add another key first.')
+    }
+    await removeKey(tx, key.id)
+    return { result: key, id: key.id, before: key }
+  })
+
 /** Names of the schedules that encrypt their backups. */
 export const encryptingSchedules = async (tx: Db): Promise<string[]> =>
   (await listSchedules(tx)).filter(({ encrypt_backup }) => encrypt_backup).map(({ name }) => name)
@@ -101,7 +121,7 @@ export const encryptingSchedules = async (tx: Db): Promise<string[]> =>
 export const retireNamedKey = (env: Environment, name: string): Promise<Key> =>
   recorded(env, { event: 'key.retired', action: 'update', type: 'key', name, risk: 'medium' }, async (tx) => {
     const key = await findKey(tx, name)
-    if (key === undefined) throw new BackupdError('key.not_found', `there is no key "${name}"`, { kind: 'notFound', hint: 'See "backupd key list".' })
+    if (key === undefined) throw noSuchKey(name)
     if (key.retired_at !== null) throw new BackupdError('key.retired', `the key ${name} is retired already`, { kind: 'usage', hint: 'See "backupd key list".' })
     if ((await activeKeys(tx)).every(({ id }) => id === key.id)) {
       refuseInUse('key', name, named(await encryptingSchedules(tx), 'schedule'), 'It is the last one: make or add another key first.')
