@@ -92,7 +92,6 @@ export const startProxy = async ({ port: target, host = '127.0.0.1', seed = 1, l
       let passed = 0
       let queued = 0
       let line: Promise<void> = Promise.resolve()
-      let cutting: Cut | undefined
       let free = 0
       const forward = async (block: Buffer, came: number): Promise<void> => {
         const { latency = 0, rate = Infinity } = faults
@@ -100,12 +99,11 @@ export const startProxy = async ({ port: target, host = '127.0.0.1', seed = 1, l
         free = start + (rate === Infinity ? 0 : (block.length / rate) * 1000)
         if (free - Date.now() >= 1) await delay(free - Date.now())
         if (dead) return
+        // A cut is used up by the connection that comes to it: one that carries little must not keep it from the others.
         const { cut } = faults
-        if (cutting !== cut && cut?.direction === direction && (cut.times ?? Infinity) > 0) {
-          cutting = cut
-          if (cut.times !== undefined) cut.times -= 1
-        }
-        const limits = [cutting === faults.cut ? cutting : undefined, resetAt === undefined ? undefined : { how: 'reset' as const, ...resetAt }]
+        const due = cut?.direction === direction && (cut.times ?? Infinity) > 0 && passed + block.length >= cut.after ? cut : undefined
+        if (due?.times !== undefined) due.times -= 1
+        const limits = [due, resetAt === undefined ? undefined : { how: 'reset' as const, ...resetAt }]
         for (const limit of limits) {
           if (limit === undefined || limit.direction !== direction || passed + block.length < limit.after) continue
           const rest = Math.max(0, limit.after - passed)
