@@ -44,7 +44,8 @@ const randomFaults = (random: () => number, size: number): Faults => {
   if (kind === 2) return { cut: { direction, after, how: 'silence', times: Math.min(times, 2) } }
   if (kind === 3) return { resets: 0.05 + random() * 0.4 }
   if (kind === 4) return { latency: Math.floor(random() * 100), cut: { direction, after, how: 'reset', times } }
-  return { cut: { direction, after, how: random() < 0.5 ? 'reset' : 'end' } }
+  // Nearly for ever: without progress the time for retries is over long before, and with a little progress each time it is no hang but slow.
+  return { cut: { direction, after, how: random() < 0.5 ? 'reset' : 'end', times: 40 } }
 }
 
 /** What must be true of every remote storage on a bad network: whole success or honest failure, never half an object, never a hang. */
