@@ -83,7 +83,7 @@ const accepts = (port: number, host: string): Promise<boolean> =>
     socket.once('connect', () => socket.destroy())
   })
 
-/** Starts a server and waits until it listens; fails with what it printed when it does not within 30 s. */
+/** Starts a server and waits until it listens; fails with what it printed when it does not within two minutes. */
 export const startServer = async ({ command, args, env = {}, cwd, port, host = '127.0.0.1', dir, sameAccount = false, comesFrom }: Start): Promise<Running> => {
   if (command.startsWith('/') && !existsSync(command)) throw new Error(`${command} is not there: it comes with ${comesFrom} (scripts/test-tools.sh)`)
   const child = spawn(command, args, { env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', ...env }, ...(cwd === undefined ? {} : { cwd }), ...(sameAccount ? {} : unprivileged()), stdio: ['ignore', 'pipe', 'pipe'] })
@@ -108,7 +108,7 @@ export const startServer = async ({ command, args, env = {}, cwd, port, host = '
     if (dir !== undefined) rmSync(dir, { recursive: true, force: true })
   }
 
-  for (const until = Date.now() + 30_000; !(await accepts(port, host)); await sleep(50)) {
+  for (const until = Date.now() + 120_000; !(await accepts(port, host)); await sleep(50)) {
     if (!gone() && Date.now() < until) continue
     await stop()
     throw new Error(`${command} did not start: ${failure?.message ?? text}`)
