@@ -7,7 +7,7 @@ import { findTools } from '../postgres/tools.js'
 import { nextRun } from './settings/cron.js'
 import type { Environment } from './environment.js'
 import { identitiesAtHand } from './identities.js'
-import { connectionOf, DEFAULT_SOURCE, fromEnvironment, openStorageRow } from './sources.js'
+import { connectionOf, DEFAULT_SOURCE, fromEnvironment, openStorageToLook } from './sources.js'
 
 interface Surroundings extends Pick<Environment, 'config' | 'log' | 'signal'> {
   catalog(): Promise<Catalog>
@@ -35,7 +35,7 @@ const sourcesOf = async ({ config, catalog }: Surroundings): Promise<SourceTarge
 }
 
 const storagesOf = async ({ config, log, catalog }: Surroundings): Promise<StorageTarget[]> =>
-  (await listStorages((await catalog()).db)).filter(({ is_active }) => is_active).map((row) => ({ row, open: () => openStorageRow({ config, log }, row) }))
+  (await listStorages((await catalog()).db)).filter(({ is_active }) => is_active).map((row) => ({ row, open: () => openStorageToLook({ config, log }, row) }))
 
 /** What the checks of src/health look at, for one round of them. */
 export const healthContext = (surroundings: Surroundings): HealthContext => {

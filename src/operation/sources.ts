@@ -89,6 +89,13 @@ export const openStorageRow = async (
   return openStorage(row.backend_type, config, { log: env.log, parallelUploads, retryFor: env.config.storageRetry })
 }
 
+// Milliseconds of trying again, enough for one answer of a service that is busy.
+const LOOK = 5_000
+
+/** `openStorageRow` for a look that tells what it sees: a backup waits for better times, whoever asks what is wrong does not. */
+export const openStorageToLook = (env: Pick<Environment, 'config' | 'log'>, row: Pick<StorageRow, 'backend_type' | 'config_data'>): Promise<Storage> =>
+  openStorageRow({ log: env.log, config: { ...env.config, storageRetry: Math.min(env.config.storageRetry, LOOK) } }, row)
+
 /** The row of a storage. Fails with `storage.unknown`. */
 export const storageRow = async (env: Environment, id: number): Promise<StorageRow> => {
   const row = await storageById(env.catalog.db, id)

@@ -1,5 +1,6 @@
 import { chmodSync, existsSync, mkdirSync, readdirSync } from 'node:fs'
 import t from 'tap'
+import { freePort } from '../servers/process.js'
 import { unprivileged } from '../support/unprivileged.js'
 import { machineOn, serverFor, withStorageAndKey, type Failure } from './setup.js'
 
@@ -29,6 +30,15 @@ t.test('a local storage is added, probed, switched off and on, and removed', asy
   t.equal((await cli(['storage', 'remove', 'disk'])).code, 0)
   t.strictSame((await cli(['storage', 'list', '--json'])).json(), [])
   t.ok(existsSync(path('repository')), 'what is in it stays')
+})
+
+t.test('a test tells what it sees, and does not wait for better times as a backup does', async (t) => {
+  const { cli } = await machineOn(t, server)
+  const keys = ['host=127.0.0.1', `port=${await freePort()}`, 'username=backup', 'password=x', 'host_key_sha256=SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA', 'remote_path=/backups']
+  t.equal((await cli(['storage', 'add', 'away', '--type', 'sftp', ...keys.flatMap((key) => ['--set', key])])).code, 0)
+  const begun = Date.now()
+  t.match(await cli(['storage', 'test', 'away', '--json']), { code: 1, stdout: /"storage.unreachable"/ })
+  t.ok(Date.now() - begun < 60_000, 'within a minute, where backups try again for a quarter of an hour')
 })
 
 t.test('secrets are sealed, references stay references, and neither is shown', async (t) => {

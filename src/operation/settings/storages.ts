@@ -14,7 +14,7 @@ import type { ProbeStep, Storage } from '../../storage/storage.js'
 import { checkDescription, checkName, counted, keepRules, named, recorded, refuseInUse, type Changed, type Rule } from './configure.js'
 import type { Environment } from '../environment.js'
 import { leadsNowhere, parseGiven, type GivenReference } from './references.js'
-import { openStorageRow, resolving } from '../sources.js'
+import { openStorageToLook, resolving } from '../sources.js'
 import { shellWord } from '../../shell.js'
 
 /** The row without secrets. A type that this program does not know shows none of its configuration. */
@@ -161,7 +161,7 @@ export const testStorage = async (env: Environment, row: StorageRow): Promise<St
   const note = (healthy: boolean, message: string): Promise<void> => recordStorageHealth(env.catalog.db, row.id, healthy, redact(message))
   let storage: Storage
   try {
-    storage = await openStorageRow(env, row)
+    storage = await openStorageToLook(env, row)
   } catch (error) {
     await note(false, messageOf(error))
     throw error
