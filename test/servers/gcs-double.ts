@@ -292,7 +292,8 @@ export const startGcsDouble = async ({ buckets = ['backups'] }: { buckets?: stri
       if (!Number.isInteger(number) || number < 1 || number > 10_000) throw new Refusal(400, 'InvalidArgument', 'The part number must be from 1 to 10000.')
       const hash = /^crc32c=(\S+)$/.exec(String(request.headers['x-goog-hash'] ?? ''))?.[1]
       if (hash !== undefined && hash !== crcOf(body)) throw new Refusal(400, 'BadDigest', 'The CRC32C you specified did not match what we received.')
-      const etag = `"${randomUUID()}"`
+      // Of the content, as the service's are: a part that is sent again, because its answer was late, is the same part.
+      const etag = `"${crcOf(body)}-${body.length}"`
       multi.parts.set(number, { data: body, etag })
       response.writeHead(200, { etag, 'x-goog-hash': `crc32c=${crcOf(body)}`, 'content-length': '0' })
       response.end()
