@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { request as httpRequest, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { abortError } from '../errors.js'
@@ -54,6 +55,8 @@ export const createHttp = (): HttpClient => {
         // Covers name resolution, connecting and the TLS handshake too, which the socket's own time-out does not.
         const connecting = setTimeout(() => request.destroy(silent()), silence.limit)
         const silent = (): Error => storageError('storage.timeout', `${new URL(url).host} was silent for ${silence.limit / 1000} s`)
+        // Every request in flight listens, and those that broke off until they are closed; Node takes more than ten for a leak.
+        setMaxListeners(0, signal)
         signal.addEventListener('abort', onAbort, { once: true })
         request.setTimeout(silence.limit, () => request.destroy(silent()))
         request.on('socket', (socket) => {
