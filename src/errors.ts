@@ -52,6 +52,9 @@ export const messageOf = (error: unknown): string => {
   return error instanceof Error ? error.message : inspect(error)
 }
 
+/** The code of an error of the operating system, such as `ENOENT`; undefined for anything else. */
+export const errno = (error: unknown): string | undefined => (error as { code?: string } | undefined)?.code
+
 /** Wraps what a library threw, unless it is one of ours already. */
 export const asBackupdError = (error: unknown, code: string, what: string, options: FailureOptions = {}): BackupdError =>
   error instanceof BackupdError ? error : new BackupdError(code, `${what}: ${messageOf(error)}`, { ...options, cause: error })

@@ -1,7 +1,6 @@
 import { mkdir, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-
-const errno = (error: unknown): string | undefined => (error as NodeJS.ErrnoException | undefined)?.code
+import { errno } from './errors.js'
 
 // Node's own recursive mkdir tries for ever, deaf to signals, where a parent is there and still answers ENOENT, as in /proc.
 /**

@@ -6,7 +6,7 @@ import { storageById } from '../catalog/storages.js'
 import { BackupdError, messageOf } from '../errors.js'
 import type { Environment } from '../operation/environment.js'
 import { needSchedule, requestBackup } from '../operation/request.js'
-import { sweepAbandoned } from '../operation/sweep.js'
+import { sweepPartial } from '../operation/sweep.js'
 import type { Context, Run } from './context.js'
 import { environmentOf } from './environment.js'
 import { executionText } from './execution.js'
@@ -46,7 +46,7 @@ const sweepHere = async (context: Context, env: Environment, storageId: number):
   try {
     const storage = await storageById(env.catalog.db, storageId)
     if (storage?.backend_type !== 'local' || (await daemonAlive(env))) return
-    const { length } = await sweepAbandoned(env, storage)
+    const { length } = await sweepPartial(env, storage)
     if (length > 0) context.out.line(`removed ${length} partial ${length === 1 ? 'file' : 'files'} of processes that were killed`)
   } catch (error) {
     env.log.warn({ error: messageOf(error) }, 'the partial files of killed processes could not be looked for')

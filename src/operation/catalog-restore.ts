@@ -1,19 +1,16 @@
 import { writeAudit } from '../audit/audit.js'
 import { openCatalog, type Db } from '../catalog/connect.js'
 import type { Execution } from '../catalog/executions.js'
-import { jsonObject } from '../catalog/json.js'
 import { catalogTables } from '../catalog/own-tables.js'
 import { contentOf, settleRestored, type Settled } from '../catalog/settle.js'
 import { listSources } from '../catalog/sources.js'
 import { findStorage, insertStorage, listStorages, updateStorage, type StorageRow } from '../catalog/storages.js'
 import { liveWorkers } from '../catalog/workers.js'
-import { resolveConfig } from '../encryption/secrets.js'
 import { BackupdError, messageOf } from '../errors.js'
 import { describeConnection, parseConnection } from '../postgres/connection.js'
 import { exactly } from '../postgres/patterns.js'
 import { parseBackupId } from '../repository/keys.js'
 import { listRepository } from '../repository/scan.js'
-import { backendOf } from '../storage/registry.js'
 import type { Storage } from '../storage/storage.js'
 import { catalogTime } from './settings/configure.js'
 import type { Environment } from './environment.js'
@@ -22,7 +19,7 @@ import { createTracker } from './progress.js'
 import { rebuildCatalog, type Rebuild } from './rebuild.js'
 import { restore } from './restore.js'
 import { planRestore } from './restore-plan.js'
-import { CATALOG_SOURCE, connectionOf, openStorageRow, resolving } from './sources.js'
+import { CATALOG_SOURCE, connectionOf, openStorageRow, storageConfigOf } from './sources.js'
 
 export interface CatalogRestore {
   backupId: string
@@ -96,7 +93,7 @@ const unopened = async (env: Environment): Promise<CatalogRestore['sealed']> => 
   const { db } = env.catalog
   const attempts = [
     ...(await listSources(db)).map((row) => ({ name: `source ${row.name}`, open: async (): Promise<unknown> => connectionOf(env, row) })),
-    ...(await listStorages(db)).map((row) => ({ name: `storage ${row.name}`, open: async (): Promise<unknown> => resolveConfig(jsonObject(row.config_data), backendOf(row.backend_type).secretFields, resolving(env)) })),
+    ...(await listStorages(db)).map((row) => ({ name: `storage ${row.name}`, open: async (): Promise<unknown> => storageConfigOf(env, row) })),
   ]
   const failed: CatalogRestore['sealed'] = []
   for (const { name, open } of attempts) await open().catch((error: unknown) => failed.push({ name, reason: messageOf(error) }))

@@ -80,13 +80,15 @@ export const sourceOfSchedule = async (env: Environment, schedule: Schedule): Pr
   return resolved(env, row)
 }
 
+/** `config_data` of a storage, its references and secrets resolved. Fails with `config.*` or `secret.*`. */
+export const storageConfigOf = async (env: Pick<Environment, 'config' | 'log'>, row: Pick<StorageRow, 'backend_type' | 'config_data'>): Promise<Record<string, unknown>> =>
+  resolveConfig(jsonObject(row.config_data), backendOf(row.backend_type).secretFields, resolving(env))
+
 /** Opens the storage of a row, its references and secrets resolved. Fails with `storage.config_invalid`, `config.*` or `secret.*`. */
 export const openStorageRow = async (
   env: Pick<Environment, 'config' | 'log'>, row: Pick<StorageRow, 'backend_type' | 'config_data'>, parallelUploads = 3,
 ): Promise<Storage> => {
-  const { secretFields } = backendOf(row.backend_type)
-  const config = await resolveConfig(jsonObject(row.config_data), secretFields, resolving(env))
-  return openStorage(row.backend_type, config, { log: env.log, parallelUploads, retryFor: env.config.storageRetry })
+  return openStorage(row.backend_type, await storageConfigOf(env, row), { log: env.log, parallelUploads, retryFor: env.config.storageRetry })
 }
 
 // Milliseconds of trying again, enough for one answer of a service that is busy.

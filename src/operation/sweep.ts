@@ -119,23 +119,25 @@ const carryOut = async (env: Environment, row: StorageRow, storage: Storage, dry
   sweep.remaining.push(...remaining)
 }
 
+const record = async (env: Environment, row: StorageRow, status: 'success' | 'failure', sweep: Sweep, more: Record<string, unknown> = {}): Promise<void> => {
+  await writeAudit(env.catalog.db, {
+    event_type: 'storage.swept', event_category: 'backup', action: 'delete', status, actor: env.actor,
+    resource: { type: 'storage', id: row.id, name: row.name },
+    event_data: { ...sweep, older_than: sweep.older_than.toISOString(), ...more }, risk_level: 'medium',
+  })
+}
+
 /**
  * Removes the partial objects in `row`'s storage that nobody has touched for a day and that are older than every run that is going on:
  * what a killed process left, where no daemon sweeps. On record when there were any. Gives their keys.
  */
-export const sweepAbandoned = async (env: Environment, row: StorageRow): Promise<string[]> => {
+export const sweepPartial = async (env: Environment, row: StorageRow): Promise<string[]> => {
   const now = await catalogTime(env.catalog.db)
   const storage = await openStorageRow(env, row)
   try {
     const olderThan = await beforeLiveRuns(env, new Date(now.getTime() - 86_400_000))
     const { removed: uploads, remaining } = await storage.sweep({ olderThan, signal: env.signal })
-    if (uploads.length > 0) {
-      await writeAudit(env.catalog.db, {
-        event_type: 'storage.swept', event_category: 'backup', action: 'delete', status: 'success', actor: env.actor,
-        resource: { type: 'storage', id: row.id, name: row.name },
-        event_data: { older_than: olderThan.toISOString(), folders: [], uploads, remaining }, risk_level: 'medium',
-      })
-    }
+    if (uploads.length > 0) await record(env, row, 'success', { older_than: olderThan, folders: [], uploads, remaining })
     return uploads
   } finally {
     await storage.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
@@ -148,23 +150,15 @@ export const sweepAbandoned = async (env: Environment, row: StorageRow): Promise
 export const sweepStorage = async (env: Environment, row: StorageRow, { olderThan, dryRun }: SweepOptions): Promise<Sweep> => {
   const now = await catalogTime(env.catalog.db)
   const sweep: Sweep = { older_than: new Date(now.getTime() - olderThan * 3_600_000), folders: [], uploads: [], remaining: [] }
-  const record = async (status: 'success' | 'failure', more: Record<string, unknown> = {}): Promise<void> => {
-    if (dryRun) return
-    await writeAudit(env.catalog.db, {
-      event_type: 'storage.swept', event_category: 'backup', action: 'delete', status, actor: env.actor,
-      resource: { type: 'storage', id: row.id, name: row.name },
-      event_data: { ...sweep, older_than: sweep.older_than.toISOString(), ...more }, risk_level: 'medium',
-    })
-  }
   const storage = await openStorageRow(env, row)
   try {
     await carryOut(env, row, storage, dryRun, sweep)
   } catch (error) {
-    await record('failure', { message: messageOf(error) }).catch((secondary: unknown) => env.log.warn({ error: messageOf(secondary) }, 'the sweep is not on record'))
+    if (!dryRun) await record(env, row, 'failure', sweep, { message: messageOf(error) }).catch((secondary: unknown) => env.log.warn({ error: messageOf(secondary) }, 'the sweep is not on record'))
     throw error
   } finally {
     await storage.close().catch((error: unknown) => env.log.warn({ error: messageOf(error) }, 'closing the storage failed'))
   }
-  await record('success')
+  if (!dryRun) await record(env, row, 'success', sweep)
   return sweep
 }

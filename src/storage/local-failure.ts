@@ -1,8 +1,5 @@
-import { BackupdError } from '../errors.js'
+import { BackupdError, errno } from '../errors.js'
 import { storageError, unknownFailure } from './failure.js'
-
-/** Code of an error of the operating system. */
-export const errno = (error: unknown): string | undefined => (error as { code?: string } | undefined)?.code
 
 /** Whether there is nothing of that name. */
 export const missing = (error: unknown): boolean => errno(error) === 'ENOENT' || errno(error) === 'ENOTDIR'

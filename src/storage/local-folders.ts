@@ -1,8 +1,8 @@
 import { constants } from 'node:fs'
 import { open, rmdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { errno } from '../errors.js'
 import { makeFolders } from '../folders.js'
-import { errno } from './local-failure.js'
 
 /** A new name is on the disk only once its folder is. */
 export const syncFolder = async (folder: string): Promise<void> => {
